@@ -1,0 +1,332 @@
+"""Scene graphs: windows to one batched torch-geometric `HeteroData`.
+
+Around every target stands a star: other persons and groups, the infrastructure flagged in the
+frame, and the ego vehicle. Time is an axis of every node and edge, so a batch of B windows holds
+all of its B x T star graphs at once, and each node's temporal edges run along that axis wherever
+`valid` holds in neighbouring steps. Everything is looked up in columns of the whole data set;
+nothing loops over windows, nodes or frames.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch_geometric.data import HeteroData
+
+from vidreason.data.windows import Windows
+from vidreason.features import EGO, PERSON, RELATION, check_features
+from vidreason.scene import EGO_ACTIONS, KINDS, OCCLUSION, ORIENTATION, SIGNALS, Scene
+
+_ROADS = EGO["traffic"]
+
+
+class GraphBuilder:
+    """Builds the graphs of any of a set of windows.
+
+    Args:
+        scenes: The videos that `windows` was made of.
+        windows: W windows of T observed boxes.
+        features: Groups of `vidreason.features` that the graphs may show.
+
+    Raises:
+        DataError: `features` names no such group.
+    """
+
+    def __init__(
+        self, scenes: Sequence[Scene], windows: Windows, features: Sequence[str]
+    ) -> None:
+        check_features(features)
+        self.windows, self.features = windows, tuple(features)
+        scene_rows = _bases([len(s.frame) for s in scenes])
+        scene_tracks = _bases([len(s.track_ids) for s in scenes])
+        scene_frames = _bases([s.length for s in scenes])
+
+        # Per box, per track and per frame of all scenes, one below the other.
+        self.box = torch.from_numpy(np.concatenate([s.box for s in scenes]))
+        names = ["occlusion", *(ORIENTATION if "orientation" in features else ())]
+        self.cues = {n: _column([s.cues[n] for s in scenes]) for n in names}
+        self.oracle = _oracle(scenes, features)
+        self.kind = _column([s.kind for s in scenes])
+        self.size = torch.tensor(
+            [(s.width, s.height) for s in scenes], dtype=torch.float32
+        )
+        self.fps = torch.tensor([s.fps for s in scenes], dtype=torch.float32)
+        self.ego_action = _column([s.ego_action for s in scenes])
+        self.signals = _column(
+            [np.stack([s.signals[n] for n in SIGNALS], 1) for s in scenes]
+        )
+        roads = [s.attributes.get("road_type", "") for s in scenes]
+        self.road = torch.tensor([[float(r == road) for road in _ROADS] for r in roads])
+
+        # (track, frame) -> row, through one slot for every frame that a track spans.
+        starts = np.concatenate(
+            [s.offsets[:-1] + scene_rows[i] for i, s in enumerate(scenes)]
+        )
+        stops = np.concatenate(
+            [s.offsets[1:] + scene_rows[i] for i, s in enumerate(scenes)]
+        )
+        frame = np.concatenate([s.frame for s in scenes]).astype(np.int64)
+        self.first, last = frame[starts], frame[stops - 1]
+        self.span = last - self.first + 1
+        self.slots = _bases(self.span)[:-1]
+        track = np.repeat(np.arange(len(starts)), stops - starts)
+        self.row_of_slot = np.full(int(self.span.sum()), -1)
+        self.row_of_slot[self.slots[track] + frame - self.first[track]] = np.arange(
+            len(frame)
+        )
+
+        w = windows
+        rows = (scene_rows[w.scene] + w.row)[:, None] + np.arange(w.observed)
+        self.frames = frame[rows]  # (W, T)
+        self.frame_rows = torch.from_numpy(scene_frames[w.scene][:, None] + self.frames)
+        self.target = scene_tracks[w.scene] + w.track
+        self.label = torch.from_numpy(w.label.astype(np.float32))
+        self.label[self.label < 0] = torch.nan
+        self.others, self.others_ptr = self._neighbours(scene_tracks, last)
+
+    def _neighbours(
+        self, scene_tracks: np.ndarray, last: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Other tracks that overlap each window in time, as one list and its (W + 1) bounds."""
+        counts, lists = np.zeros(len(self.windows), np.int64), [np.empty(0, np.int64)]
+        # Windows come sorted by scene; the work is windows of a scene x tracks of that scene.
+        for s in np.unique(self.windows.scene) if "neighbours" in self.features else ():
+            here = np.flatnonzero(self.windows.scene == s)
+            tracks = np.arange(scene_tracks[s], scene_tracks[s + 1])
+            meets = (self.first[tracks] <= self.frames[here, -1:]) & (
+                last[tracks] >= self.frames[here, :1]
+            )
+            meets &= tracks != self.target[here, None]
+            counts[here] = meets.sum(1)
+            lists.append(tracks[np.nonzero(meets)[1]])
+        return np.concatenate(lists), _bases(counts)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __call__(
+        self, index: Sequence[int] | np.ndarray, flip: np.ndarray | None = None
+    ) -> HeteroData:
+        """Graphs of the windows at `index` (B,), mirrored left to right where `flip` (B,) says so."""
+        index = np.asarray(index, np.int64)
+        windows, mirror = len(index), torch.zeros(len(index), dtype=torch.bool)
+        if flip is not None:
+            mirror = torch.from_numpy(np.asarray(flip, bool))
+        count = self.others_ptr[index + 1] - self.others_ptr[index]
+        ptr = _bases(count + 1)
+        batch = np.repeat(np.arange(windows), count + 1)
+        tracks = np.empty(ptr[-1], np.int64)
+        is_other = np.ones(ptr[-1], bool)
+        is_other[ptr[:-1]] = False
+        tracks[~is_other] = self.target[index]
+        offset = np.arange(int(count.sum())) - np.repeat(_bases(count)[:-1], count)
+        tracks[is_other] = self.others[
+            np.repeat(self.others_ptr[index], count) + offset
+        ]
+
+        frames = self.frames[index]
+        slot = frames[batch] - self.first[tracks][:, None]
+        inside = (slot >= 0) & (slot < self.span[tracks][:, None])
+        row = np.where(
+            inside, self.row_of_slot[self.slots[tracks][:, None] + slot * inside], -1
+        )
+        rows, valid = torch.from_numpy(np.maximum(row, 0)), torch.from_numpy(row >= 0)
+
+        scene = torch.from_numpy(self.windows.scene[index])
+        of = torch.from_numpy(batch)
+        box = self.box[rows]  # (N, T, 4) pixels
+        width = self.size[scene, 0][of, None, None]
+        box = torch.where(mirror[of, None, None], _mirror(box, width), box)
+        seconds = torch.from_numpy(frames).float() / self.fps[scene, None]
+
+        other = torch.from_numpy(np.flatnonzero(is_other))
+        target = torch.from_numpy(ptr[:-1])[of[other]]
+        motion = _Motion(box, valid, seconds[of], self.size[scene][of])
+        graph = HeteroData()
+        person = graph["person"]
+        person.x = self._person(motion, rows, torch.from_numpy(tracks), mirror[of])
+        person.valid, person.batch, person.ptr = valid, of, torch.from_numpy(ptr)
+        near = graph["person", "near", "person"]
+        near.edge_index = torch.stack([other, target])
+        near.valid = valid[other] & valid[target]
+        near.edge_attr = _relation(motion, other, target) * near.valid[..., None]
+
+        at = self.frame_rows[torch.from_numpy(index)]  # (B, T)
+        signals = self.signals[at].permute(0, 2, 1)  # (B, 4, T)
+        light = torch.tensor([name == "traffic_light" for name in SIGNALS])[:, None]
+        x = torch.stack(
+            [signals > 0, light & (signals == 1), light & (signals == 2)], -1
+        ).float()
+        infra = graph["infra"]
+        shown = (signals > 0) & ("traffic" in self.features)
+        infra.x = (x * shown[..., None]).flatten(0, 1)[
+            ..., : 3 * ("traffic" in self.features)
+        ]
+        infra.valid = shown.flatten(0, 1)
+        infra.batch = torch.arange(windows).repeat_interleave(len(SIGNALS))
+        graph["infra", "around", "person"].edge_index = torch.stack(
+            [
+                torch.arange(windows * len(SIGNALS)),
+                torch.from_numpy(ptr[:-1])[infra.batch],
+            ]
+        )
+
+        action = self.ego_action[at]
+        columns = []
+        if "ego" in self.features:
+            columns.append(
+                one_hot(action.clamp(min=0), len(EGO_ACTIONS))
+                * (action >= 0)[..., None]
+            )
+        if "traffic" in self.features:
+            columns.append(self.road[scene][:, None].expand(-1, at.shape[1], -1))
+        ego = graph["ego"]
+        ego.x = torch.cat(columns, -1).float() if columns else torch.zeros(*at.shape, 0)
+        ego.valid = torch.full(at.shape, bool(columns))
+        ego.batch = torch.arange(windows)
+        graph["ego", "watches", "person"].edge_index = torch.stack(
+            [torch.arange(windows), torch.from_numpy(ptr[:-1])]
+        )
+        graph.y = self.label[torch.from_numpy(index)]
+        graph.window = torch.from_numpy(index)
+        return graph
+
+    def _person(
+        self, motion: "_Motion", rows: Tensor, tracks: Tensor, mirror: Tensor
+    ) -> Tensor:
+        occlusion = self.cues["occlusion"][rows]
+        steps = rows.shape[1]
+        columns = [
+            *motion.columns(),
+            (occlusion == OCCLUSION.index("part")).float(),
+            (occlusion == OCCLUSION.index("full")).float(),
+            (self.kind[tracks] == KINDS.index("group"))
+            .float()[:, None]
+            .expand(-1, steps),
+        ]
+        assert len(columns) == len(PERSON["box"])
+        if "orientation" in self.features:
+            front, back, left, right = (
+                self.cues[name][rows].clamp(min=0) for name in ORIENTATION
+            )
+            swap = mirror[:, None]
+            columns += [
+                front,
+                back,
+                torch.where(swap, right, left),
+                torch.where(swap, left, right),
+            ]
+        columns += [
+            oracle[rows] if per_box else oracle[tracks][:, None].expand(-1, steps)
+            for oracle, per_box in self.oracle
+        ]
+        return torch.stack([c.float() for c in columns], -1) * motion.valid[..., None]
+
+
+class _Motion:
+    """Geometry of boxes (N, T, 4) in pixels and how it changes; all derived columns are (N, T)."""
+
+    def __init__(
+        self, box: Tensor, valid: Tensor, seconds: Tensor, size: Tensor
+    ) -> None:
+        self.box, self.valid, self.size = box, valid, size[:, None]
+        self.width, self.height = (
+            (box[..., 2:] - box[..., :2]).clamp(min=1e-3).unbind(-1)
+        )
+        self.centre = (box[..., :2] + box[..., 2:]) / 2
+        self.foot = box[..., 3]
+        self.log_height = (self.height / self.size[..., 1]).log()
+        # Where a person is first seen; `argmax` of a mask is its first true element.
+        self.start = valid.int().argmax(1, keepdim=True)
+        both = valid[:, 1:] & valid[:, :-1]
+        step = (seconds[:, 1:] - seconds[:, :-1]).clamp(min=1e-3)
+        self.rate = torch.nn.functional.pad(both / step, (1, 0))
+
+    def velocity(self, x: Tensor) -> Tensor:
+        """Change of `x` per second; 0 where the step before is missing."""
+        return torch.diff(x, dim=1, prepend=x[:, :1]) * self.rate
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Change of `x` since the person was first seen in the window."""
+        return x - x.gather(1, self.start)
+
+    def columns(self) -> list[Tensor]:
+        """The motion columns of `vidreason.features.PERSON['box']`, in its order."""
+        (w, h), (x, y) = self.size.unbind(-1), self.centre.unbind(-1)
+        sideways = self.shift(x) / self.height
+        return [
+            x / w,
+            y / h,
+            self.width / w,
+            self.height / h,
+            self.foot / h,
+            self.log_height,
+            (x / w - 0.5).abs(),
+            self.velocity(x) / self.height,
+            self.velocity(self.foot) / self.height,
+            self.velocity(self.log_height),
+            sideways,
+            self.shift(self.foot) / self.height,
+            self.shift(self.log_height),
+            (0.5 - x / w) * sideways.sign(),
+        ]
+
+
+def _relation(m: _Motion, other: Tensor, target: Tensor) -> Tensor:
+    """Edge columns `vidreason.features.RELATION`, (E, T, 14)."""
+    size = m.size[other].repeat(1, 1, 2)  # (E, 1, 4)
+    corners = (m.box[other] - m.box[target]) / size
+    centres = (m.centre[other] - m.centre[target]) / m.size[other]
+    extent = torch.stack([m.width[other], m.height[other]], -1) / m.size[other]
+    scale = m.height[target]
+    x, foot = m.centre[..., 0], m.foot
+    overlap = torch.minimum(
+        m.box[other][..., 2:], m.box[target][..., 2:]
+    ) - torch.maximum(m.box[other][..., :2], m.box[target][..., :2])
+    shared = overlap.clamp(min=0).prod(-1)
+    area = m.width * m.height
+    signed = [
+        (x[other] - x[target]) / scale,
+        (foot[other] - foot[target]) / scale,
+        (m.velocity(x)[other] - m.velocity(x)[target]) / scale,
+        (m.velocity(foot)[other] - m.velocity(foot)[target]) / scale,
+        m.log_height[other] - m.log_height[target],
+        shared / (area[other] + area[target] - shared),
+    ]
+    relation = torch.cat(
+        [corners.abs(), centres.abs(), extent, torch.stack(signed, -1)], -1
+    )
+    assert relation.shape[-1] == len(RELATION)
+    return relation
+
+
+def _mirror(box: Tensor, width: Tensor) -> Tensor:
+    x1, y1, x2, y2 = box.split(1, -1)
+    return torch.cat([width - x2, y1, width - x1, y2], -1)
+
+
+def _bases(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _column(parts: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+def _oracle(
+    scenes: Sequence[Scene], features: Sequence[str]
+) -> list[tuple[Tensor, bool]]:
+    """Label-bearing columns with whether they go by box; the only place that reads labels."""
+    columns: list[tuple[Tensor, bool]] = []
+    if "oracle_behaviour" in features:
+        for name in ("action", "look", "nod", "hand_gesture"):
+            columns.append(
+                (_column([s.labels[name] for s in scenes]).clamp(min=0), True)
+            )
+    if "oracle_attributes" in features:
+        direction = _column([s.facts["motion_direction"] for s in scenes])
+        columns.append((_column([s.facts["behaviour"] for s in scenes]), False))
+        columns += [((direction == value).long(), False) for value in (1, 2)]
+    return columns

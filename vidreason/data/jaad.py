@@ -1,0 +1,474 @@
+"""JAAD 2.0: five kinds of annotation XML to `Scene`.
+
+Format: the README of github.com/ykotseruba/JAAD. Three habits of these files decide the code:
+appearance tracks of bystanders carry scrambled ids, so they are joined on `old_id`; tracks have
+gaps, so a row number is not a frame number; the labels of one track rarely change from box to box,
+so whole tag blocks are parsed once and remembered.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.progress import track
+
+from vidreason.data.cvat import attributes, content, read_xml, repeated_tags, start_tags
+from vidreason.errors import DataError
+from vidreason.scene import (
+    CROSS,
+    EGO_ACTIONS,
+    KINDS,
+    OCCLUSION,
+    ORIENTATION,
+    SIGNALS,
+    TRAFFIC_LIGHT,
+    Scene,
+)
+from vidreason.store import cached, content_key
+
+FPS = 29.97
+FOLDERS = {
+    "annotations": "",
+    "annotations_attributes": "_attributes",
+    "annotations_appearance": "_appearance",
+    "annotations_traffic": "_traffic",
+    "annotations_vehicle": "_vehicle",
+}
+SPLITS = ("default", "high_visibility", "all_videos")
+
+_KIND = {"pedestrian": "person", "ped": "person", "people": "group"}
+APPEARANCE = (
+    *ORIENTATION,
+    "clothes_below_knee",
+    "clothes_upper_light",
+    "clothes_upper_dark",
+    "clothes_lower_light",
+    "clothes_lower_dark",
+    "backpack",
+    "bag_hand",
+    "bag_elbow",
+    "bag_shoulder",
+    "bag_left_side",
+    "bag_right_side",
+    "cap",
+    "hood",
+    "sunglasses",
+    "umbrella",
+    "phone",
+    "baby",
+    "object",
+    "stroller_cart",
+    "bicycle_motorcycle",
+)
+CUES = ("occlusion", *APPEARANCE)
+LABELS = {
+    "cross": CROSS,
+    "action": ("standing", "walking"),
+    "look": ("not-looking", "looking"),
+    "nod": ("__undefined__", "nodding"),
+    "hand_gesture": ("__undefined__", "greet", "yield", "rightofway", "other"),
+    "reaction": ("__undefined__", "clear_path", "speed_up", "slow_down"),
+}
+# `None` marks a number; -1 in `crossing` means irrelevant, in the two points it means none.
+FACTS: dict[str, tuple[str, ...] | None] = {
+    "crossing": None,
+    "crossing_point": None,
+    "decision_point": None,
+    "group_size": None,
+    "num_lanes": None,
+    "age": ("child", "young", "adult", "senior"),
+    "gender": ("n/a", "female", "male"),
+    "designated": ("ND", "D"),
+    "signalized": ("n/a", "NS", "S"),
+    "intersection": ("no", "yes"),
+    "motion_direction": ("n/a", "LAT", "LONG"),
+    "traffic_direction": ("OW", "TW"),
+}
+_TAGS = {"occlusion": OCCLUSION, **LABELS}
+_MEND = "correct the file, or restore it with `vidreason data get jaad`"
+
+
+class _Tracks(NamedTuple):
+    ids: list[str]
+    old_ids: list[str]
+    labels: list[str]
+    offsets: np.ndarray  # (K + 1,)
+    frame: np.ndarray  # (L,) int32
+    box: np.ndarray  # (L, 4) float32
+    tags: np.ndarray  # (7, L) int8, rows by `_TAGS`
+
+
+def video_names(root: Path) -> list[str]:
+    """Names of the videos that have box annotations under `root`, sorted.
+
+    Raises:
+        DataError: `root` or one of the five annotation folders is missing.
+    """
+    if not root.is_dir():
+        raise DataError(
+            root, "no such folder", "fetch it with `vidreason data get jaad --root …`"
+        )
+    for folder in FOLDERS:
+        if not (root / folder).is_dir():
+            raise DataError(
+                root / folder,
+                "annotation folder is missing",
+                "a JAAD root has "
+                + ", ".join(FOLDERS)
+                + "; restore it with `vidreason data get jaad`",
+            )
+    names = sorted(p.stem for p in (root / "annotations").glob("video_*.xml"))
+    if not names:
+        raise DataError(root / "annotations", "holds no video_*.xml", _MEND)
+    return names
+
+
+def annotation_path(root: Path, folder: str, video: str) -> Path:
+    """Path of one of the five files of a video."""
+    return root / folder / f"{video}{FOLDERS[folder]}.xml"
+
+
+def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...]]:
+    """Official lists of videos: `train`, `val`, `test` of one of `SPLITS`.
+
+    Raises:
+        DataError: A list is missing, names a video twice or one that has no annotations.
+    """
+    known = set(video_names(root))
+    splits: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, str] = {}
+    for split in ("train", "val", "test"):
+        path = root / "split_ids" / subset / f"{split}.txt"
+        try:
+            names = path.read_text("utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                path, f"split list cannot be read ({error})", _MEND
+            ) from None
+        for line, name in enumerate(names, 1):
+            if name not in known:
+                raise DataError(
+                    path,
+                    f"names {name!r}, which has no annotations",
+                    _MEND,
+                    f"line {line}",
+                )
+            if name in seen:
+                problem = f"names {name!r}, which is in {seen[name]} already"
+                raise DataError(path, problem, _MEND, f"line {line}")
+            seen[name] = split
+        splits[split] = tuple(names)
+    return splits
+
+
+def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
+    """Reads every video under `root`, by name; a second read comes from a cache in `root`.
+
+    Raises:
+        DataError: The first file that is missing, damaged or contradicts another.
+    """
+    names = video_names(root)
+
+    def read() -> list[Scene]:
+        return [
+            read_video(root, name)
+            for name in track(names, "reading JAAD", transient=True)
+        ]
+
+    if not cache:
+        return read()
+    paths = [
+        annotation_path(root, folder, name) for name in names for folder in FOLDERS
+    ]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(path, "no such file", _MEND)
+    code = [Path(__file__).with_name(n) for n in ("jaad.py", "cvat.py")]
+    code += [Path(__file__).parents[1] / n for n in ("scene.py", "store.py")]
+    return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
+
+
+def read_video(root: Path, video: str) -> Scene:
+    """Reads the five files of one video.
+
+    Raises:
+        DataError: A file is missing, damaged or contradicts another; says where.
+    """
+    path = annotation_path(root, "annotations", video)
+    text = read_xml(path)
+    meta, _, body = text.partition("</meta>")
+    try:
+        length = int(content(meta, "size"))
+        width, height = int(content(meta, "width")), int(content(meta, "height"))
+    except ValueError:
+        problem = "meta/task lacks size or original_size as whole numbers"
+        raise DataError(path, problem, _MEND) from None
+    tracks = _read_tracks(path, body, length)
+    kind = np.array([KINDS.index(_KIND[label]) for label in tracks.labels], np.int8)
+    behaviour = np.array([label == "pedestrian" for label in tracks.labels], bool)
+    tags = dict(zip(_TAGS, tracks.tags, strict=True))
+    occlusion = tags.pop("occlusion")
+
+    road_type, signals = _read_traffic(
+        annotation_path(root, "annotations_traffic", video), length
+    )
+    return Scene(
+        id=video,
+        fps=FPS,
+        width=width,
+        height=height,
+        length=length,
+        attributes={
+            name: content(meta, name) for name in ("time_of_day", "weather", "location")
+        }
+        | {"road_type": road_type},
+        ego_action=_read_vehicle(
+            annotation_path(root, "annotations_vehicle", video), length
+        ),
+        signals=signals,
+        track_ids=tuple(tracks.ids),
+        kind=kind,
+        facts=_read_facts(
+            annotation_path(root, "annotations_attributes", video),
+            tracks.ids,
+            behaviour,
+        ),
+        offsets=tracks.offsets,
+        frame=tracks.frame,
+        box=tracks.box,
+        cues={"occlusion": occlusion}
+        | _read_appearance(
+            annotation_path(root, "annotations_appearance", video), tracks
+        ),
+        labels=tags,
+    )
+
+
+def _code(path: Path, name: str, value: str, known: Sequence[str], place: str) -> int:
+    try:
+        return known.index(value)
+    except ValueError:
+        problem = f"{name}={value!r} is not one of {', '.join(known)}"
+        raise DataError(path, problem, _MEND, place) from None
+
+
+def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
+    ids: list[str] = []
+    old_ids: list[str] = []
+    labels: list[str] = []
+    counts: list[int] = []
+    numbers: list[str] = []
+    tags: list[int] = []
+    blocks: dict[str, int] = {}  # tag block -> row of `coded`
+    coded: list[tuple[int, ...]] = []
+    owners: list[tuple[str, str]] = []
+    layout: list[str] | None = None
+    for head, boxes in start_tags(body, "track"):
+        label = attributes(head).get("label", "")
+        place = f"track {len(ids) + 1}"
+        if label not in _KIND:
+            problem = f"label={label!r} is not one of {', '.join(_KIND)}"
+            raise DataError(path, problem, _MEND, place)
+        first = len(tags)
+        for box_head, block in start_tags(boxes, "box"):
+            parts = box_head.split('"')
+            if layout is None:
+                layout = parts[0::2]
+            elif parts[0::2] != layout:
+                raise DataError(
+                    path, f"box attributes differ: {box_head!r}", _MEND, place
+                )
+            numbers += parts[1::2]
+            row = blocks.get(block)
+            if row is None:
+                row = blocks[block] = len(coded)
+                values = _box_tags(block)
+                known = _TAGS if label == "pedestrian" else {"occlusion": OCCLUSION}
+                where = f"track {values.get('id', len(ids) + 1)}, frame {attributes(box_head).get('frame')}"
+                coded.append(
+                    tuple(
+                        _code(path, name, values.get(name, "(missing)"), words, where)
+                        if name in known
+                        else -1
+                        for name, words in _TAGS.items()
+                    )
+                )
+                owners.append((values.get("id", ""), values.get("old_id", "")))
+            tags.append(row)
+        owner = {owners[row] for row in set(tags[first:])}
+        if len(owner) != 1 or not all(next(iter(owner))):
+            problem = f"boxes name {len(owner)} pedestrians where one is expected"
+            raise DataError(path, problem, _MEND, place)
+        (name, old_id), *_ = owner
+        if name in ids:
+            raise DataError(path, f"track {name!r} occurs twice", _MEND, place)
+        ids.append(name)
+        old_ids.append(old_id)
+        labels.append(label)
+        counts.append(len(tags) - first)
+
+    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+    frame, box = _box_numbers(path, layout or [], numbers, ids, offsets, length)
+    codes = np.array(coded or np.empty((0, len(_TAGS))), np.int8).reshape(
+        -1, len(_TAGS)
+    )
+    columns = (
+        np.ascontiguousarray(codes[tags].T)
+        if tags
+        else np.empty((len(_TAGS), 0), np.int8)
+    )
+    return _Tracks(ids, old_ids, labels, offsets, frame, box, columns)
+
+
+def _box_tags(block: str) -> dict[str, str]:
+    pairs = (piece.partition('">') for piece in block.split('<attribute name="')[1:])
+    return {name: rest.partition("<")[0].strip() for name, _, rest in pairs}
+
+
+def _box_numbers(
+    path: Path,
+    layout: list[str],
+    numbers: list[str],
+    ids: list[str],
+    offsets: np.ndarray,
+    length: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    names = [name.strip(" =\t\r\n/") for name in layout if name.strip(" =\t\r\n/")]
+    if numbers and not {"frame", "xtl", "ytl", "xbr", "ybr"} <= set(names):
+        raise DataError(path, f"box has attributes {names}", _MEND)
+
+    def fail(bad: np.ndarray, problem: str) -> None:
+        if bad.any():
+            row = int(bad.argmax())
+            track = int(np.searchsorted(offsets, row, side="right")) - 1
+            seen = dict(zip(names, numbers[row * len(names) :], strict=False))
+            place = f"track {ids[track]}, frame {seen['frame']}"
+            corners = {name: seen[name] for name in ("xtl", "ytl", "xbr", "ybr")}
+            raise DataError(path, f"{problem} {corners}", _MEND, place)
+
+    try:
+        flat = np.fromiter(map(float, numbers), np.float64, len(numbers))
+    except ValueError as error:
+        raise DataError(
+            path, f"box attribute is not a number ({error})", _MEND
+        ) from None
+    table = flat.reshape(-1, len(names)) if names else np.empty((0, 1))
+    column = {name: table[:, i] for i, name in enumerate(names)}
+    if not names:
+        return np.empty(0, np.int32), np.empty((0, 4), np.float32)
+    box = np.stack([column[name] for name in ("xtl", "ytl", "xbr", "ybr")], axis=1)
+    fail(~np.isfinite(box).all(1), "box is not finite")
+    fail((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]), "degenerate box")
+    frame = column["frame"]
+    fail(
+        ~((frame >= 0) & (frame < length) & (frame == np.floor(frame))),
+        f"not a frame of {length}",
+    )
+    new_track = np.zeros(len(frame), bool)
+    new_track[offsets[:-1]] = True
+    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames do not increase")
+    return frame.astype(np.int32), box.astype(np.float32)
+
+
+def _read_facts(
+    path: Path, ids: list[str], behaviour: np.ndarray
+) -> dict[str, np.ndarray]:
+    facts = {name: np.full(len(ids), -1, np.int32) for name in FACTS}
+    index = {name: k for k, name in enumerate(ids)}
+    described = np.zeros(len(ids), bool)
+    for head, _ in start_tags(read_xml(path), "pedestrian"):
+        values = attributes(head)
+        k = index.get(values.get("id", ""))
+        if k is None:
+            continue
+        described[k] = True
+        for name, words in FACTS.items():
+            value = values.get(name, "(missing)")
+            place = f"pedestrian {values['id']}"
+            if words is not None:
+                facts[name][k] = _code(path, name, value, words, place)
+            elif value.removeprefix("-").isdecimal():
+                facts[name][k] = int(value)
+            else:
+                raise DataError(
+                    path, f"{name}={value!r} is not a whole number", _MEND, place
+                )
+    if (missing := behaviour & ~described).any():
+        problem = "behaviour pedestrian has no attributes"
+        raise DataError(
+            path, problem, _MEND, f"pedestrian {ids[int(missing.argmax())]}"
+        )
+    return facts | {"behaviour": behaviour.astype(np.int32)}
+
+
+def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
+    flags = np.full((len(tracks.frame), len(APPEARANCE)), -1, np.int8)
+    index = {name: k for k, name in enumerate(tracks.old_ids)}
+    for head, boxes in start_tags(read_xml(path), "track"):
+        # Bystander ids are scrambled in these files; old_id is the one that joins.
+        k = index.get(attributes(head).get("old_id", ""))
+        if k is None:
+            continue
+        frames, rows, distinct = repeated_tags(boxes, "box", "frame")
+        coded = [
+            [
+                _code(
+                    path,
+                    name,
+                    row.get(name, "(missing)"),
+                    "01",
+                    f"track {tracks.ids[k]}",
+                )
+                for name in APPEARANCE
+            ]
+            for row in distinct
+        ]
+        try:
+            frame = np.fromiter(map(int, frames), np.int32, len(frames))
+        except ValueError as error:
+            problem = f"frame is not a whole number ({error})"
+            raise DataError(path, problem, _MEND, f"track {tracks.ids[k]}") from None
+        begin, end = tracks.offsets[k : k + 2]
+        _, ours, theirs = np.intersect1d(
+            tracks.frame[begin:end], frame, assume_unique=True, return_indices=True
+        )
+        flags[begin + ours] = np.array(coded, np.int8)[np.array(rows)[theirs]]
+    return dict(zip(APPEARANCE, np.ascontiguousarray(flags.T), strict=True))
+
+
+def _frame_codes(
+    path: Path, text: str, length: int, names: dict[str, Sequence[str]]
+) -> dict[str, np.ndarray]:
+    numbers, rows, distinct = repeated_tags(text, "frame", "id")
+    if numbers != [str(i) for i in range(length)]:
+        problem = (
+            f"describes {len(numbers)} frames, not frames 0 to {length - 1} in order"
+        )
+        raise DataError(path, problem, _MEND)
+    codes = {}
+    for name, words in names.items():
+        coded = [
+            _code(
+                path,
+                name,
+                row.get(name, "(missing)"),
+                words,
+                f"frame {numbers[rows.index(i)]}",
+            )
+            for i, row in enumerate(distinct)
+        ]
+        codes[name] = np.array(coded, np.int8)[rows]
+    return codes
+
+
+def _read_traffic(path: Path, length: int) -> tuple[str, dict[str, np.ndarray]]:
+    text = read_xml(path)
+    words = {
+        name: TRAFFIC_LIGHT if name == "traffic_light" else "01" for name in SIGNALS
+    }
+    return content(text, "road_type"), _frame_codes(path, text, length, words)
+
+
+def _read_vehicle(path: Path, length: int) -> np.ndarray:
+    return _frame_codes(path, read_xml(path), length, {"action": EGO_ACTIONS})["action"]

@@ -1,0 +1,233 @@
+"""Evaluation protocols as data: which boxes of which track are observed, and what is asked.
+
+`benchmark` follows Kotseruba, Rasouli and Tsotsos (WACV 2021) for JAAD; `benchmark-clean` keeps of
+it only the windows whose question is still open; `stip` follows Liu et al. (RA-L 2020). In all of
+them a window is a run of consecutive boxes of one track, as the published protocols count.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidreason.errors import DataError
+from vidreason.files import write_atomic
+from vidreason.scene import KINDS, Scene
+
+PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
+SUBSETS = ("beh", "all")
+OBSERVED = {"benchmark": 16, "benchmark-clean": 16, "stip": 30}
+"""Observed boxes T, at 30 frames per second."""
+_EVENT = (30, 60)  # frames from the last observed box to the event, benchmark
+_STIP_TEST_FROM = (
+    251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
+)
+_STIP_VAL_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of T observed boxes and K questions each.
+
+    Attributes:
+        protocol: Name in `PROTOCOLS`.
+        observed: T, boxes.
+        horizon: K, questions: 1 (the event) or that many coming boxes.
+        scene: (W,) index into the scenes the windows were made of.
+        track: (W,) index into that scene's tracks.
+        row: (W,) first observed row of that scene.
+        first_frame: (W,) frame of the first observed box.
+        last_frame: (W,) frame of the last observed box.
+        time_to_event: (W,) frames from the last observed box to the event; -1 for `stip`.
+        label: (W, T + K) int8: 1 crosses, 0 does not, -1 not asked.
+        clean: (W,) bool: not a positive whose crossing has begun or has no known start.
+    """
+
+    protocol: str
+    observed: int
+    horizon: int
+    scene: np.ndarray
+    track: np.ndarray
+    row: np.ndarray
+    first_frame: np.ndarray
+    last_frame: np.ndarray
+    time_to_event: np.ndarray
+    label: np.ndarray
+    clean: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    def take(self, rows: np.ndarray) -> "Windows":
+        """The windows at `rows` (indices or mask)."""
+        columns = ("scene", "track", "row", "first_frame", "last_frame")
+        columns += ("time_to_event", "label", "clean")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+
+def split_videos(
+    protocol: str,
+    official: dict[str, tuple[str, ...]],
+    names: Sequence[str],
+    split: str,
+) -> tuple[str, ...]:
+    """Videos of a split: the official lists, or by number for `stip`.
+
+    The `stip` protocol has no validation set; every fifth of its training videos becomes one.
+    """
+    if protocol != "stip":
+        return official[split]
+    number = {name: int(re.sub(r"\D", "", name)) for name in names}
+    part = {
+        name: "test"
+        if n >= _STIP_TEST_FROM
+        else "train"
+        if n % _STIP_VAL_EVERY
+        else "val"
+        for name, n in number.items()
+    }
+    return tuple(name for name in names if part[name] == split)
+
+
+def make_windows(
+    scenes: Sequence[Scene],
+    protocol: str,
+    subset: str = "all",
+    horizon: int = 30,
+    stride: int | None = None,
+) -> Windows:
+    """Cuts the windows of a protocol, by scene, track and time.
+
+    Args:
+        scenes: Videos of one split.
+        protocol: Name in `PROTOCOLS`.
+        subset: `beh` takes pedestrians with behaviour tags, `all` bystanders too. `stip` asks
+            for tags, so there both mean `beh`.
+        horizon: K of `stip`, frames.
+        stride: Boxes from window to window; the protocol's own (3 or 5) if not given.
+
+    Raises:
+        DataError: Unknown protocol or subset, or a crossing point where the track has no box.
+    """
+    if protocol not in PROTOCOLS:
+        raise DataError(
+            "protocol", f"no {protocol!r}", "choose from " + ", ".join(PROTOCOLS)
+        )
+    if subset not in SUBSETS:
+        raise DataError("subset", f"no {subset!r}", "choose from " + ", ".join(SUBSETS))
+    observed = OBSERVED[protocol]
+    stip = protocol == "stip"
+    asked = horizon if stip else 1
+    columns: dict[str, list[np.ndarray]] = {
+        name: []
+        for name in ("scene", "track", "row", "time_to_event", "label", "clean")
+    }
+    for s, scene in enumerate(scenes):
+        behaviour = scene.facts["behaviour"]
+        for k, (name, rows) in enumerate(scene.rows()):
+            wanted = behaviour[k] if stip or subset == "beh" else 1
+            if scene.kind[k] != KINDS.index("person") or not wanted:
+                continue
+            cross = scene.labels["cross"][rows]
+            if stip:
+                starts = np.arange(0, len(cross) - observed - asked + 1, stride or 5)
+                label = cross[starts[:, None] + np.arange(observed + asked)]
+                event = np.full(len(starts), -1)
+                clean = np.ones(len(starts), bool)
+            else:
+                starts, event, label, clean = _benchmark(
+                    scene, k, name, rows, stride or 3
+                )
+            columns["scene"].append(np.full(len(starts), s))
+            columns["track"].append(np.full(len(starts), k))
+            columns["row"].append(rows.start + starts)
+            columns["time_to_event"].append(event)
+            columns["label"].append(label)
+            columns["clean"].append(clean)
+
+    def column(name: str, kind: type, *shape: int) -> np.ndarray:
+        return np.concatenate([np.empty((0, *shape)), *columns[name]]).astype(kind)
+
+    scene_of, row = column("scene", np.int64), column("row", np.int64)
+    frame = np.concatenate([np.empty(0, np.int32), *(s.frame for s in scenes)])
+    base = np.concatenate([[0], np.cumsum([len(s.frame) for s in scenes])]).astype(
+        np.int64
+    )
+    windows = Windows(
+        protocol=protocol,
+        observed=observed,
+        horizon=asked,
+        scene=scene_of,
+        track=column("track", np.int64),
+        row=row,
+        first_frame=frame[base[scene_of] + row],
+        last_frame=frame[base[scene_of] + row + observed - 1],
+        time_to_event=column("time_to_event", np.int32),
+        label=column("label", np.int8, observed + asked),
+        clean=column("clean", bool),
+    )
+    return windows.take(windows.clean) if protocol == "benchmark-clean" else windows
+
+
+def _benchmark(
+    scene: Scene, k: int, name: str, rows: slice, stride: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Windows of one track as in the WACV 2021 benchmark: starts, times to event, labels, clean."""
+    observed, (soonest, latest) = OBSERVED["benchmark"], _EVENT
+    frames = scene.frame[rows]
+    point = scene.facts["crossing_point"][k]
+    crosses = scene.facts["crossing"][k] > 0
+    if point < 0:
+        # Without an event the whole track counts but its last two boxes.
+        length = len(frames) - 2
+    else:
+        length = int(np.searchsorted(frames, point)) + 1
+        if length > len(frames) or frames[length - 1] != point:
+            problem = f"crossing_point {point} is not a frame of the track"
+            raise DataError(
+                scene.id, problem, "correct the attributes file", f"pedestrian {name}"
+            )
+    starts = np.empty(0, np.int64)
+    if length >= observed + latest:
+        starts = np.arange(
+            length - observed - latest, length - observed - soonest + 1, stride
+        )
+    label = np.full((len(starts), observed + 1), -1, np.int8)
+    label[:, -1] = crosses
+    begun = scene.labels["cross"][rows][starts + observed - 1] == 1
+    clean = ~(crosses & (begun | (point < 0)))
+    return starts, length - observed - starts, label, clean
+
+
+def window_table(windows: Windows, scenes: Sequence[Scene]) -> pa.Table:
+    """One row per window; `label` is a list of K for `stip`."""
+    label = windows.label[:, windows.observed :]
+    stip = windows.protocol == "stip"
+    return pa.table(
+        {
+            "video": [scenes[s].id for s in windows.scene],
+            "pedestrian": pedestrians(windows, scenes),
+            "first_frame": windows.first_frame,
+            "last_frame": windows.last_frame,
+            "time_to_event": windows.time_to_event,
+            "label": label.tolist() if stip else label[:, 0],
+        }
+    )
+
+
+def pedestrians(windows: Windows, scenes: Sequence[Scene]) -> list[str]:
+    """Name of each window's target."""
+    return [
+        scenes[s].track_ids[k]
+        for s, k in zip(windows.scene, windows.track, strict=True)
+    ]
+
+
+def write_windows(windows: Windows, scenes: Sequence[Scene], path: Path) -> None:
+    """Writes `window_table` as Parquet."""
+    with write_atomic(path) as temporary:
+        pq.write_table(window_table(windows, scenes), temporary)

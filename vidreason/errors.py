@@ -1,0 +1,29 @@
+"""The one error a user sees: what is wrong, where, and how to mend it."""
+
+
+class DataError(Exception):
+    """Input that cannot be used: a file, an option, a checkpoint.
+
+    Args:
+        source: File or option at fault.
+        problem: What is wrong, with the value seen.
+        mend: What the user can do about it.
+        place: Where inside the source (`line 3`, `track 0_1_2b, frame 17`); may be empty.
+    """
+
+    def __init__(
+        self, source: object, problem: str, mend: str, place: str = ""
+    ) -> None:
+        # All four go to Exception so that the error survives pickling between worker processes.
+        super().__init__(str(source), problem, mend, place)
+        self.source, self.problem, self.mend, self.place = (
+            str(source),
+            problem,
+            mend,
+            place,
+        )
+
+    def __str__(self) -> str:
+        where = f"{self.source}: {self.place}" if self.place else self.source
+        text = f"{where}: {self.problem}; {self.mend}"
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,73 @@
+"""`Scene`: everything that is known about one driving video, in columns.
+
+Readers make scenes; windows and graphs are made of scenes and know no dataset. What may be seen
+at prediction time (`cues`) is kept apart from what is to be predicted (`labels`, `facts`): only
+feature groups named `oracle_*` may read the latter.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+KINDS = ("person", "group")
+"""Kinds of track. Behaviour-tagged and bystander pedestrians are one kind: telling them apart
+predicts the label on JAAD."""
+
+OCCLUSION = ("none", "part", "full")
+EGO_ACTIONS = ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating")
+TRAFFIC_LIGHT = ("n/a", "red", "green")
+SIGNALS = ("ped_crossing", "ped_sign", "stop_sign", "traffic_light")
+ORIENTATION = ("pose_front", "pose_back", "pose_left", "pose_right")
+CROSS = ("not-crossing", "crossing")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """One video's facts. F frames, K tracks, L boxes; boxes are sorted by track, then frame.
+
+    Coded columns hold an index into a vocabulary; -1 means unknown, never a measurement.
+
+    Attributes:
+        id: Name of the video, unique in its dataset.
+        fps: Frames per second.
+        width: Image width, pixels.
+        height: Image height, pixels.
+        length: F, frames.
+        attributes: Free-text facts about the whole video (weather, road type, …).
+        ego_action: (F,) int8, index into `EGO_ACTIONS`.
+        signals: (F,) int8 each, by the names in `SIGNALS`; 0 absent, 1 present;
+            `traffic_light` is an index into `TRAFFIC_LIGHT`.
+        track_ids: K names, unique in the scene.
+        kind: (K,) int8, index into `KINDS`.
+        facts: (K,) int32 each: annotations of whole tracks. Never an input.
+        offsets: (K + 1,) int64; the boxes of track k are rows `offsets[k]:offsets[k + 1]`.
+        frame: (L,) int32, from 0, strictly increasing in a track. Gaps are real.
+        box: (L, 4) float32 pixels: x1, y1, x2, y2, origin top left, y down.
+        cues: (L,) int8 each: what can be seen in that frame (occlusion, orientation, …).
+        labels: (L,) int8 each: what is to be predicted, or reveals it. Never an input.
+    """
+
+    id: str
+    fps: float
+    width: int
+    height: int
+    length: int
+    attributes: dict[str, str]
+    ego_action: np.ndarray
+    signals: dict[str, np.ndarray]
+    track_ids: tuple[str, ...]
+    kind: np.ndarray
+    facts: dict[str, np.ndarray]
+    offsets: np.ndarray
+    frame: np.ndarray
+    box: np.ndarray
+    cues: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+    def rows(self) -> Iterator[tuple[str, slice]]:
+        """Yields each track's name with the slice of its rows."""
+        for name, start, stop in zip(
+            self.track_ids, self.offsets, self.offsets[1:], strict=False
+        ):
+            yield name, slice(int(start), int(stop))
