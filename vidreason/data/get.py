@@ -1,0 +1,86 @@
+"""`vidreason data get`: fetch a dataset, check every byte, put it in place."""
+
+import argparse
+import hashlib
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from vidreason.errors import DataError
+from vidreason.files import data_root, fetch, load_manifest, sha256, unpack
+
+
+def verify(root: Path, manifest: dict[str, Any]) -> None:
+    """Checks that `root` holds exactly the files that the manifest pins.
+
+    Raises:
+        DataError: Files are missing, too many, or differ.
+    """
+    mend = "get the pinned release into another folder with `vidreason data get`"
+    lines = []
+    for pattern, count in manifest["files"].items():
+        paths = list(root.glob(pattern))
+        if len(paths) != count:
+            raise DataError(root, f"{len(paths)} files, expected {count}", mend, pattern)
+        lines += [f"{path.relative_to(root).as_posix()} {sha256(path)}\n" for path in paths]
+    digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    if digest != manifest["sha256"]:
+        problem = f"content has SHA-256 {digest}, expected {manifest['sha256']}"
+        raise DataError(root, problem, mend)
+
+
+def get(dataset: str, root: Path, source: str | None = None) -> None:
+    """Puts the verified files of a dataset under `root`; there already, they are only verified.
+
+    Other things under `root`, such as video clips, are left alone.
+
+    Args:
+        dataset: Name of a folder in `datasets/`.
+        root: Folder to fill.
+        source: Archive to take them from, address or file; the manifest's address if not given.
+
+    Raises:
+        DataError: The archive cannot be had or is not the pinned release, or `root` holds
+            another one.
+    """
+    manifest = load_manifest(dataset)
+    if any((root / name).exists() for name in manifest["take"]):
+        return verify(root, manifest)
+    root = root.resolve()  # beside the folder itself, not beside a link to it
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
+        archive, unpacked = Path(temporary, "archive"), Path(temporary, "unpacked")
+        source = source or manifest["source"]
+        fetch(source, archive, max_bytes=manifest["max_bytes"])
+        try:
+            unpack(archive, unpacked, max_bytes=manifest["max_bytes"])
+            base = _locate(unpacked, manifest["take"])
+            verify(base, manifest)
+        except DataError as error:
+            # The user knows the archive by where it came from, not by its copy.
+            mend = f"use the archive {manifest['source']}"
+            raise DataError(source, error.problem, mend, error.place) from error
+        root.mkdir(exist_ok=True)
+        with ExitStack() as undo:
+            for name in manifest["take"]:
+                os.rename(base / name, root / name)
+                undo.callback(os.rename, root / name, base / name)
+            undo.pop_all()
+
+
+def _locate(unpacked: Path, names: list[str]) -> Path:
+    """The folder that holds `names`: archives of GitHub have one folder on top."""
+    for base in (unpacked, *unpacked.iterdir()):
+        if all((base / name).exists() for name in names):
+            return base
+    raise DataError(unpacked, "no folder with " + ", ".join(names), "")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `vidreason data get`."""
+    root = args.root or data_root(args.dataset)
+    get(args.dataset, root, args.source)
+    print(f"{args.dataset}: complete and verified in {root}")
+    return 0
