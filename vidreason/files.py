@@ -142,7 +142,7 @@ def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 <
                 raise DataError(url, problem, "try again, or get the file from its source")
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DataError(
-            url, f"cannot be fetched ({_reason(error)})", "check the address and the connection"
+            url, f"cannot be fetched ({_reason(error)})", "check the address or path"
         ) from error
 
 
@@ -212,8 +212,10 @@ def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int 
 
 
 # RuntimeError: encrypted or unsupported zip members. ValueError: numbers and names in headers.
-_DAMAGE = (OSError, EOFError, ValueError, RuntimeError)
-_DAMAGE += (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error)
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, RuntimeError),
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
+)
 
 
 class _Bounded:
@@ -226,7 +228,7 @@ class _Bounded:
         self.stream = stream
         return self
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self.stream.read(size)
         self.left -= len(data)
         if self.left < 0:
