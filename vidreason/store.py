@@ -26,18 +26,15 @@ def content_key(paths: Sequence[Path], code: Sequence[Path]) -> str:
     """SHA-256 over names and bytes of `paths` and over the bytes of `code`."""
     # hashlib lets go of the interpreter lock, so threads share the work.
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(
-            lambda p: hashlib.sha256(p.read_bytes()).hexdigest(), [*paths, *code]
-        )
+        digests = pool.map(lambda p: hashlib.sha256(p.read_bytes()).hexdigest(), [*paths, *code])
         lines = [
-            f"{p.parent.name}/{p.name} {d}"
-            for p, d in zip([*paths, *code], digests, strict=True)
+            f"{p.parent.name}/{p.name} {d}" for p, d in zip([*paths, *code], digests, strict=True)
         ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def cached(path: Path, key: str, read: Callable[[], list[Scene]]) -> list[Scene]:
-    """Returns the scenes stored at `path` if they were stored under `key`, else reads and stores."""
+    """Returns the scenes at `path` if they were stored under `key`; else reads and stores them."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             if bytes(archive["key"]).decode() == key:
@@ -59,9 +56,7 @@ def _pack(scenes: list[Scene]) -> dict[str, np.ndarray]:
         "scenes": [{name: getattr(s, name) for name in _SCALARS} for s in scenes],
         "columns": {name: list(getattr(scenes[0], name)) for name in _TABLES},
     }
-    arrays = {
-        name: np.concatenate([getattr(s, name) for s in scenes]) for name in _ARRAYS
-    }
+    arrays = {name: np.concatenate([getattr(s, name) for s in scenes]) for name in _ARRAYS}
     for name in _TABLES:
         tables = [np.stack(list(getattr(s, name).values())) for s in scenes]
         arrays[name] = np.concatenate(tables, axis=1)

@@ -1,0 +1,1 @@
+"""Datasets to scenes, scenes to windows, windows to graphs."""

@@ -47,9 +47,7 @@ def read_xml(path: Path) -> str:
         return data.decode("ascii")
     except ExpatError as error:
         place = f"line {error.lineno}, column {error.offset}"
-        raise DataError(
-            path, f"is not well-formed XML ({error})", _MEND, place
-        ) from None
+        raise DataError(path, f"is not well-formed XML ({error})", _MEND, place) from None
     except (LookupError, ValueError) as error:
         raise DataError(path, f"has an unusable encoding ({error})", _MEND) from None
 

@@ -34,9 +34,7 @@ class GraphBuilder:
         DataError: `features` names no such group.
     """
 
-    def __init__(
-        self, scenes: Sequence[Scene], windows: Windows, features: Sequence[str]
-    ) -> None:
+    def __init__(self, scenes: Sequence[Scene], windows: Windows, features: Sequence[str]) -> None:
         check_features(features)
         self.windows, self.features = windows, tuple(features)
         scene_rows = _bases([len(s.frame) for s in scenes])
@@ -49,33 +47,23 @@ class GraphBuilder:
         self.cues = {n: _column([s.cues[n] for s in scenes]) for n in names}
         self.oracle = _oracle(scenes, features)
         self.kind = _column([s.kind for s in scenes])
-        self.size = torch.tensor(
-            [(s.width, s.height) for s in scenes], dtype=torch.float32
-        )
+        self.size = torch.tensor([(s.width, s.height) for s in scenes], dtype=torch.float32)
         self.fps = torch.tensor([s.fps for s in scenes], dtype=torch.float32)
         self.ego_action = _column([s.ego_action for s in scenes])
-        self.signals = _column(
-            [np.stack([s.signals[n] for n in SIGNALS], 1) for s in scenes]
-        )
+        self.signals = _column([np.stack([s.signals[n] for n in SIGNALS], 1) for s in scenes])
         roads = [s.attributes.get("road_type", "") for s in scenes]
         self.road = torch.tensor([[float(r == road) for road in _ROADS] for r in roads])
 
         # (track, frame) -> row, through one slot for every frame that a track spans.
-        starts = np.concatenate(
-            [s.offsets[:-1] + scene_rows[i] for i, s in enumerate(scenes)]
-        )
-        stops = np.concatenate(
-            [s.offsets[1:] + scene_rows[i] for i, s in enumerate(scenes)]
-        )
+        starts = np.concatenate([s.offsets[:-1] + scene_rows[i] for i, s in enumerate(scenes)])
+        stops = np.concatenate([s.offsets[1:] + scene_rows[i] for i, s in enumerate(scenes)])
         frame = np.concatenate([s.frame for s in scenes]).astype(np.int64)
         self.first, last = frame[starts], frame[stops - 1]
         self.span = last - self.first + 1
         self.slots = _bases(self.span)[:-1]
         track = np.repeat(np.arange(len(starts)), stops - starts)
         self.row_of_slot = np.full(int(self.span.sum()), -1)
-        self.row_of_slot[self.slots[track] + frame - self.first[track]] = np.arange(
-            len(frame)
-        )
+        self.row_of_slot[self.slots[track] + frame - self.first[track]] = np.arange(len(frame))
 
         w = windows
         rows = (scene_rows[w.scene] + w.row)[:, None] + np.arange(w.observed)
@@ -86,9 +74,7 @@ class GraphBuilder:
         self.label[self.label < 0] = torch.nan
         self.others, self.others_ptr = self._neighbours(scene_tracks, last)
 
-    def _neighbours(
-        self, scene_tracks: np.ndarray, last: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
+    def _neighbours(self, scene_tracks: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, ...]:
         """Other tracks that overlap each window in time, as one list and its (W + 1) bounds."""
         counts, lists = np.zeros(len(self.windows), np.int64), [np.empty(0, np.int64)]
         # Windows come sorted by scene; the work is windows of a scene x tracks of that scene.
@@ -109,7 +95,7 @@ class GraphBuilder:
     def __call__(
         self, index: Sequence[int] | np.ndarray, flip: np.ndarray | None = None
     ) -> HeteroData:
-        """Graphs of the windows at `index` (B,), mirrored left to right where `flip` (B,) says so."""
+        """Graphs of the windows at `index` (B,), mirrored left to right where `flip` (B,) says."""
         index = np.asarray(index, np.int64)
         windows, mirror = len(index), torch.zeros(len(index), dtype=torch.bool)
         if flip is not None:
@@ -122,16 +108,12 @@ class GraphBuilder:
         is_other[ptr[:-1]] = False
         tracks[~is_other] = self.target[index]
         offset = np.arange(int(count.sum())) - np.repeat(_bases(count)[:-1], count)
-        tracks[is_other] = self.others[
-            np.repeat(self.others_ptr[index], count) + offset
-        ]
+        tracks[is_other] = self.others[np.repeat(self.others_ptr[index], count) + offset]
 
         frames = self.frames[index]
         slot = frames[batch] - self.first[tracks][:, None]
         inside = (slot >= 0) & (slot < self.span[tracks][:, None])
-        row = np.where(
-            inside, self.row_of_slot[self.slots[tracks][:, None] + slot * inside], -1
-        )
+        row = np.where(inside, self.row_of_slot[self.slots[tracks][:, None] + slot * inside], -1)
         rows, valid = torch.from_numpy(np.maximum(row, 0)), torch.from_numpy(row >= 0)
 
         scene = torch.from_numpy(self.windows.scene[index])
@@ -156,14 +138,10 @@ class GraphBuilder:
         at = self.frame_rows[torch.from_numpy(index)]  # (B, T)
         signals = self.signals[at].permute(0, 2, 1)  # (B, 4, T)
         light = torch.tensor([name == "traffic_light" for name in SIGNALS])[:, None]
-        x = torch.stack(
-            [signals > 0, light & (signals == 1), light & (signals == 2)], -1
-        ).float()
+        x = torch.stack([signals > 0, light & (signals == 1), light & (signals == 2)], -1).float()
         infra = graph["infra"]
         shown = (signals > 0) & ("traffic" in self.features)
-        infra.x = (x * shown[..., None]).flatten(0, 1)[
-            ..., : 3 * ("traffic" in self.features)
-        ]
+        infra.x = (x * shown[..., None]).flatten(0, 1)[..., : 3 * ("traffic" in self.features)]
         infra.valid = shown.flatten(0, 1)
         infra.batch = torch.arange(windows).repeat_interleave(len(SIGNALS))
         graph["infra", "around", "person"].edge_index = torch.stack(
@@ -177,8 +155,7 @@ class GraphBuilder:
         columns = []
         if "ego" in self.features:
             columns.append(
-                one_hot(action.clamp(min=0), len(EGO_ACTIONS))
-                * (action >= 0)[..., None]
+                one_hot(action.clamp(min=0), len(EGO_ACTIONS)) * (action >= 0)[..., None]
             )
         if "traffic" in self.features:
             columns.append(self.road[scene][:, None].expand(-1, at.shape[1], -1))
@@ -193,24 +170,18 @@ class GraphBuilder:
         graph.window = torch.from_numpy(index)
         return graph
 
-    def _person(
-        self, motion: "_Motion", rows: Tensor, tracks: Tensor, mirror: Tensor
-    ) -> Tensor:
+    def _person(self, motion: "_Motion", rows: Tensor, tracks: Tensor, mirror: Tensor) -> Tensor:
         occlusion = self.cues["occlusion"][rows]
         steps = rows.shape[1]
         columns = [
             *motion.columns(),
             (occlusion == OCCLUSION.index("part")).float(),
             (occlusion == OCCLUSION.index("full")).float(),
-            (self.kind[tracks] == KINDS.index("group"))
-            .float()[:, None]
-            .expand(-1, steps),
+            (self.kind[tracks] == KINDS.index("group")).float()[:, None].expand(-1, steps),
         ]
         assert len(columns) == len(PERSON["box"])
         if "orientation" in self.features:
-            front, back, left, right = (
-                self.cues[name][rows].clamp(min=0) for name in ORIENTATION
-            )
+            front, back, left, right = (self.cues[name][rows].clamp(min=0) for name in ORIENTATION)
             swap = mirror[:, None]
             columns += [
                 front,
@@ -228,13 +199,9 @@ class GraphBuilder:
 class _Motion:
     """Geometry of boxes (N, T, 4) in pixels and how it changes; all derived columns are (N, T)."""
 
-    def __init__(
-        self, box: Tensor, valid: Tensor, seconds: Tensor, size: Tensor
-    ) -> None:
+    def __init__(self, box: Tensor, valid: Tensor, seconds: Tensor, size: Tensor) -> None:
         self.box, self.valid, self.size = box, valid, size[:, None]
-        self.width, self.height = (
-            (box[..., 2:] - box[..., :2]).clamp(min=1e-3).unbind(-1)
-        )
+        self.width, self.height = (box[..., 2:] - box[..., :2]).clamp(min=1e-3).unbind(-1)
         self.centre = (box[..., :2] + box[..., 2:]) / 2
         self.foot = box[..., 3]
         self.log_height = (self.height / self.size[..., 1]).log()
@@ -282,9 +249,9 @@ def _relation(m: _Motion, other: Tensor, target: Tensor) -> Tensor:
     extent = torch.stack([m.width[other], m.height[other]], -1) / m.size[other]
     scale = m.height[target]
     x, foot = m.centre[..., 0], m.foot
-    overlap = torch.minimum(
-        m.box[other][..., 2:], m.box[target][..., 2:]
-    ) - torch.maximum(m.box[other][..., :2], m.box[target][..., :2])
+    overlap = torch.minimum(m.box[other][..., 2:], m.box[target][..., 2:]) - torch.maximum(
+        m.box[other][..., :2], m.box[target][..., :2]
+    )
     shared = overlap.clamp(min=0).prod(-1)
     area = m.width * m.height
     signed = [
@@ -295,9 +262,7 @@ def _relation(m: _Motion, other: Tensor, target: Tensor) -> Tensor:
         m.log_height[other] - m.log_height[target],
         shared / (area[other] + area[target] - shared),
     ]
-    relation = torch.cat(
-        [corners.abs(), centres.abs(), extent, torch.stack(signed, -1)], -1
-    )
+    relation = torch.cat([corners.abs(), centres.abs(), extent, torch.stack(signed, -1)], -1)
     assert relation.shape[-1] == len(RELATION)
     return relation
 
@@ -315,16 +280,12 @@ def _column(parts: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64))
 
 
-def _oracle(
-    scenes: Sequence[Scene], features: Sequence[str]
-) -> list[tuple[Tensor, bool]]:
+def _oracle(scenes: Sequence[Scene], features: Sequence[str]) -> list[tuple[Tensor, bool]]:
     """Label-bearing columns with whether they go by box; the only place that reads labels."""
     columns: list[tuple[Tensor, bool]] = []
     if "oracle_behaviour" in features:
         for name in ("action", "look", "nod", "hand_gesture"):
-            columns.append(
-                (_column([s.labels[name] for s in scenes]).clamp(min=0), True)
-            )
+            columns.append((_column([s.labels[name] for s in scenes]).clamp(min=0), True))
     if "oracle_attributes" in features:
         direction = _column([s.facts["motion_direction"] for s in scenes])
         columns.append((_column([s.facts["behaviour"] for s in scenes]), False))

@@ -106,9 +106,7 @@ def video_names(root: Path) -> list[str]:
         DataError: `root` or one of the five annotation folders is missing.
     """
     if not root.is_dir():
-        raise DataError(
-            root, "no such folder", "fetch it with `vidreason data get jaad --root …`"
-        )
+        raise DataError(root, "no such folder", "fetch it with `vidreason data get jaad --root …`")
     for folder in FOLDERS:
         if not (root / folder).is_dir():
             raise DataError(
@@ -143,9 +141,7 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
         try:
             names = path.read_text("utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                path, f"split list cannot be read ({error})", _MEND
-            ) from None
+            raise DataError(path, f"split list cannot be read ({error})", _MEND) from None
         for line, name in enumerate(names, 1):
             if name not in known:
                 raise DataError(
@@ -171,16 +167,11 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
     names = video_names(root)
 
     def read() -> list[Scene]:
-        return [
-            read_video(root, name)
-            for name in track(names, "reading JAAD", transient=True)
-        ]
+        return [read_video(root, name) for name in track(names, "reading JAAD", transient=True)]
 
     if not cache:
         return read()
-    paths = [
-        annotation_path(root, folder, name) for name in names for folder in FOLDERS
-    ]
+    paths = [annotation_path(root, folder, name) for name in names for folder in FOLDERS]
     for path in paths:
         if not path.is_file():
             raise DataError(path, "no such file", _MEND)
@@ -189,8 +180,13 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
     return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
 
 
-def read_video(root: Path, video: str) -> Scene:
+def read_video(root: Path, video: str, partial: bool = False) -> Scene:
     """Reads the five files of one video.
+
+    Args:
+        root: Folder of JAAD.
+        video: Its name, such as `video_0001`.
+        partial: Take missing files, but for the boxes, as unknown (-1) instead of refusing.
 
     Raises:
         DataError: A file is missing, damaged or contradicts another; says where.
@@ -210,37 +206,42 @@ def read_video(root: Path, video: str) -> Scene:
     tags = dict(zip(_TAGS, tracks.tags, strict=True))
     occlusion = tags.pop("occlusion")
 
-    road_type, signals = _read_traffic(
-        annotation_path(root, "annotations_traffic", video), length
-    )
+    def absent(folder: str) -> bool:
+        return partial and not annotation_path(root, folder, video).exists()
+
+    def source(folder: str) -> Path:
+        return annotation_path(root, folder, video)
+
+    unknown = np.full(length, -1, np.int8)
+    road_type, signals = "", dict.fromkeys(SIGNALS, unknown)
+    if not absent("annotations_traffic"):
+        road_type, signals = _read_traffic(source("annotations_traffic"), length)
+    ego_action = unknown
+    if not absent("annotations_vehicle"):
+        ego_action = _read_vehicle(source("annotations_vehicle"), length)
+    facts = {name: np.full(len(tracks.ids), -1, np.int32) for name in FACTS}
+    if not absent("annotations_attributes"):
+        facts = _read_facts(source("annotations_attributes"), tracks.ids, behaviour)
+    appearance = dict.fromkeys(APPEARANCE, np.full(len(tracks.frame), -1, np.int8))
+    if not absent("annotations_appearance"):
+        appearance = _read_appearance(source("annotations_appearance"), tracks)
     return Scene(
         id=video,
         fps=FPS,
         width=width,
         height=height,
         length=length,
-        attributes={
-            name: content(meta, name) for name in ("time_of_day", "weather", "location")
-        }
+        attributes={n: content(meta, n) for n in ("time_of_day", "weather", "location")}
         | {"road_type": road_type},
-        ego_action=_read_vehicle(
-            annotation_path(root, "annotations_vehicle", video), length
-        ),
+        ego_action=ego_action,
         signals=signals,
         track_ids=tuple(tracks.ids),
         kind=kind,
-        facts=_read_facts(
-            annotation_path(root, "annotations_attributes", video),
-            tracks.ids,
-            behaviour,
-        ),
+        facts=facts | {"behaviour": behaviour.astype(np.int32)},
         offsets=tracks.offsets,
         frame=tracks.frame,
         box=tracks.box,
-        cues={"occlusion": occlusion}
-        | _read_appearance(
-            annotation_path(root, "annotations_appearance", video), tracks
-        ),
+        cues={"occlusion": occlusion} | appearance,
         labels=tags,
     )
 
@@ -276,16 +277,15 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
             if layout is None:
                 layout = parts[0::2]
             elif parts[0::2] != layout:
-                raise DataError(
-                    path, f"box attributes differ: {box_head!r}", _MEND, place
-                )
+                raise DataError(path, f"box attributes differ: {box_head!r}", _MEND, place)
             numbers += parts[1::2]
             row = blocks.get(block)
             if row is None:
                 row = blocks[block] = len(coded)
                 values = _box_tags(block)
                 known = _TAGS if label == "pedestrian" else {"occlusion": OCCLUSION}
-                where = f"track {values.get('id', len(ids) + 1)}, frame {attributes(box_head).get('frame')}"
+                number = attributes(box_head).get("frame")
+                where = f"track {values.get('id', len(ids) + 1)}, frame {number}"
                 coded.append(
                     tuple(
                         _code(path, name, values.get(name, "(missing)"), words, where)
@@ -310,14 +310,8 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
 
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
     frame, box = _box_numbers(path, layout or [], numbers, ids, offsets, length)
-    codes = np.array(coded or np.empty((0, len(_TAGS))), np.int8).reshape(
-        -1, len(_TAGS)
-    )
-    columns = (
-        np.ascontiguousarray(codes[tags].T)
-        if tags
-        else np.empty((len(_TAGS), 0), np.int8)
-    )
+    codes = np.array(coded or np.empty((0, len(_TAGS))), np.int8).reshape(-1, len(_TAGS))
+    columns = np.ascontiguousarray(codes[tags].T) if tags else np.empty((len(_TAGS), 0), np.int8)
     return _Tracks(ids, old_ids, labels, offsets, frame, box, columns)
 
 
@@ -350,9 +344,7 @@ def _box_numbers(
     try:
         flat = np.fromiter(map(float, numbers), np.float64, len(numbers))
     except ValueError as error:
-        raise DataError(
-            path, f"box attribute is not a number ({error})", _MEND
-        ) from None
+        raise DataError(path, f"box attribute is not a number ({error})", _MEND) from None
     table = flat.reshape(-1, len(names)) if names else np.empty((0, 1))
     column = {name: table[:, i] for i, name in enumerate(names)}
     if not names:
@@ -371,9 +363,7 @@ def _box_numbers(
     return frame.astype(np.int32), box.astype(np.float32)
 
 
-def _read_facts(
-    path: Path, ids: list[str], behaviour: np.ndarray
-) -> dict[str, np.ndarray]:
+def _read_facts(path: Path, ids: list[str], behaviour: np.ndarray) -> dict[str, np.ndarray]:
     facts = {name: np.full(len(ids), -1, np.int32) for name in FACTS}
     index = {name: k for k, name in enumerate(ids)}
     described = np.zeros(len(ids), bool)
@@ -391,15 +381,11 @@ def _read_facts(
             elif value.removeprefix("-").isdecimal():
                 facts[name][k] = int(value)
             else:
-                raise DataError(
-                    path, f"{name}={value!r} is not a whole number", _MEND, place
-                )
+                raise DataError(path, f"{name}={value!r} is not a whole number", _MEND, place)
     if (missing := behaviour & ~described).any():
         problem = "behaviour pedestrian has no attributes"
-        raise DataError(
-            path, problem, _MEND, f"pedestrian {ids[int(missing.argmax())]}"
-        )
-    return facts | {"behaviour": behaviour.astype(np.int32)}
+        raise DataError(path, problem, _MEND, f"pedestrian {ids[int(missing.argmax())]}")
+    return facts
 
 
 def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
@@ -442,9 +428,7 @@ def _frame_codes(
 ) -> dict[str, np.ndarray]:
     numbers, rows, distinct = repeated_tags(text, "frame", "id")
     if numbers != [str(i) for i in range(length)]:
-        problem = (
-            f"describes {len(numbers)} frames, not frames 0 to {length - 1} in order"
-        )
+        problem = f"describes {len(numbers)} frames, not frames 0 to {length - 1} in order"
         raise DataError(path, problem, _MEND)
     codes = {}
     for name, words in names.items():
@@ -464,9 +448,7 @@ def _frame_codes(
 
 def _read_traffic(path: Path, length: int) -> tuple[str, dict[str, np.ndarray]]:
     text = read_xml(path)
-    words = {
-        name: TRAFFIC_LIGHT if name == "traffic_light" else "01" for name in SIGNALS
-    }
+    words = {name: TRAFFIC_LIGHT if name == "traffic_light" else "01" for name in SIGNALS}
     return content(text, "road_type"), _frame_codes(path, text, length, words)
 
 

@@ -6,6 +6,7 @@ them a window is a run of consecutive boxes of one track, as the published proto
 """
 
 import re
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.files import data_root, write_atomic
 from vidreason.scene import KINDS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
@@ -23,9 +24,7 @@ SUBSETS = ("beh", "all")
 OBSERVED = {"benchmark": 16, "benchmark-clean": 16, "stip": 30}
 """Observed boxes T, at 30 frames per second."""
 _EVENT = (30, 60)  # frames from the last observed box to the event, benchmark
-_STIP_TEST_FROM = (
-    251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
-)
+_STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
 _STIP_VAL_EVERY = 5
 
 
@@ -83,11 +82,7 @@ def split_videos(
         return official[split]
     number = {name: int(re.sub(r"\D", "", name)) for name in names}
     part = {
-        name: "test"
-        if n >= _STIP_TEST_FROM
-        else "train"
-        if n % _STIP_VAL_EVERY
-        else "val"
+        name: "test" if n >= _STIP_TEST_FROM else "train" if n % _STIP_VAL_EVERY else "val"
         for name, n in number.items()
     }
     return tuple(name for name in names if part[name] == split)
@@ -114,17 +109,14 @@ def make_windows(
         DataError: Unknown protocol or subset, or a crossing point where the track has no box.
     """
     if protocol not in PROTOCOLS:
-        raise DataError(
-            "protocol", f"no {protocol!r}", "choose from " + ", ".join(PROTOCOLS)
-        )
+        raise DataError("protocol", f"no {protocol!r}", "choose from " + ", ".join(PROTOCOLS))
     if subset not in SUBSETS:
         raise DataError("subset", f"no {subset!r}", "choose from " + ", ".join(SUBSETS))
     observed = OBSERVED[protocol]
     stip = protocol == "stip"
     asked = horizon if stip else 1
     columns: dict[str, list[np.ndarray]] = {
-        name: []
-        for name in ("scene", "track", "row", "time_to_event", "label", "clean")
+        name: [] for name in ("scene", "track", "row", "time_to_event", "label", "clean")
     }
     for s, scene in enumerate(scenes):
         behaviour = scene.facts["behaviour"]
@@ -139,9 +131,7 @@ def make_windows(
                 event = np.full(len(starts), -1)
                 clean = np.ones(len(starts), bool)
             else:
-                starts, event, label, clean = _benchmark(
-                    scene, k, name, rows, stride or 3
-                )
+                starts, event, label, clean = _benchmark(scene, k, name, rows, stride or 3)
             columns["scene"].append(np.full(len(starts), s))
             columns["track"].append(np.full(len(starts), k))
             columns["row"].append(rows.start + starts)
@@ -154,9 +144,7 @@ def make_windows(
 
     scene_of, row = column("scene", np.int64), column("row", np.int64)
     frame = np.concatenate([np.empty(0, np.int32), *(s.frame for s in scenes)])
-    base = np.concatenate([[0], np.cumsum([len(s.frame) for s in scenes])]).astype(
-        np.int64
-    )
+    base = np.concatenate([[0], np.cumsum([len(s.frame) for s in scenes])]).astype(np.int64)
     windows = Windows(
         protocol=protocol,
         observed=observed,
@@ -188,14 +176,10 @@ def _benchmark(
         length = int(np.searchsorted(frames, point)) + 1
         if length > len(frames) or frames[length - 1] != point:
             problem = f"crossing_point {point} is not a frame of the track"
-            raise DataError(
-                scene.id, problem, "correct the attributes file", f"pedestrian {name}"
-            )
+            raise DataError(scene.id, problem, "correct the attributes file", f"pedestrian {name}")
     starts = np.empty(0, np.int64)
     if length >= observed + latest:
-        starts = np.arange(
-            length - observed - latest, length - observed - soonest + 1, stride
-        )
+        starts = np.arange(length - observed - latest, length - observed - soonest + 1, stride)
     label = np.full((len(starts), observed + 1), -1, np.int8)
     label[:, -1] = crosses
     begun = scene.labels["cross"][rows][starts + observed - 1] == 1
@@ -221,13 +205,34 @@ def window_table(windows: Windows, scenes: Sequence[Scene]) -> pa.Table:
 
 def pedestrians(windows: Windows, scenes: Sequence[Scene]) -> list[str]:
     """Name of each window's target."""
-    return [
-        scenes[s].track_ids[k]
-        for s, k in zip(windows.scene, windows.track, strict=True)
-    ]
+    return [scenes[s].track_ids[k] for s, k in zip(windows.scene, windows.track, strict=True)]
 
 
 def write_windows(windows: Windows, scenes: Sequence[Scene], path: Path) -> None:
     """Writes `window_table` as Parquet."""
     with write_atomic(path) as temporary:
         pq.write_table(window_table(windows, scenes), temporary)
+
+
+def run(args: Namespace) -> int:
+    """`vidreason data windows`."""
+    # Here and not above: the readers know nothing of windows, and windows nothing of readers.
+    from vidreason.data.jaad import read_jaad, read_splits
+
+    root = args.root or data_root("jaad")
+    scenes = read_jaad(root)
+    official = {} if args.protocol == "stip" else read_splits(root)
+    videos = set(split_videos(args.protocol, official, [s.id for s in scenes], args.split))
+    scenes = [s for s in scenes if s.id in videos]
+    windows = make_windows(scenes, args.protocol, args.subset, args.horizon)
+    write_windows(windows, scenes, args.out)
+    label = windows.label[:, windows.observed :]
+    print(f"{args.out}: {len(windows)} windows of {len(scenes)} videos, ", end="")
+    if args.protocol == "stip":
+        now = windows.label[:, windows.observed - 1 : windows.observed]
+        print(f"{label.mean():.1%} of the labels crossing, ", end="")
+        print(f"repeating the true current label scores {(label == now).mean():.1%}")
+    else:
+        clean = f"{windows.clean.sum()} clean with {label[windows.clean].sum()} crossing"
+        print(f"{label.sum()} crossing; {clean}")
+    return 0

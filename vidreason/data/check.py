@@ -1,0 +1,234 @@
+"""The dataset doctor: counts what a copy of JAAD holds and finds what is wrong with it."""
+
+import json
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from vidreason.data.cvat import attributes, read_xml, start_tags
+from vidreason.data.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
+from vidreason.errors import DataError
+from vidreason.files import data_root
+from vidreason.scene import Scene
+
+KINDS = {
+    "missing": "a file that the copy lacks",
+    "unreadable": "a file that cannot be used",
+    "split": "a split list that contradicts the copy",
+    "gap": "frames missing inside a track",
+    "outside": "a box that leaves the image",
+    "no tracks": "a video in which nobody is annotated",
+    "no crossing point": "crosses, but crossing_point is -1",
+    "crossing point off": "crossing_point more than 5 frames from the first frame tagged crossing",
+    "crossing point of a non-crosser": "crossing is -1, crossing_point is set",
+    "non-crosser without point": "crossing is 0, crossing_point is -1",
+    "non-crosser crosses": "crossing is 0 or -1, frames are tagged crossing",
+    "late decision": "decision_point after crossing_point",
+    "appearance id": "id differs from the track that old_id names",
+    "no appearance": "a person whose boxes have no appearance flags",
+}
+"""What is looked for. The first three make a copy unusable or incomplete."""
+_BROKEN = ("missing", "unreadable", "split")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One defect: a kind of `KINDS`, the file relative to the root, where in it, what is seen."""
+
+    kind: str
+    file: str
+    place: str
+    seen: str
+
+
+@dataclass
+class Report:
+    """Counts by name, and every defect."""
+
+    root: str
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def broken(self) -> bool:
+        """Whether something is missing, unreadable or contradicts the split lists."""
+        return any(finding.kind in _BROKEN for finding in self.findings)
+
+
+def check(root: Path, progress: bool = False) -> Report:
+    """Reads whatever JAAD files are under `root`; any part of the dataset will do.
+
+    Raises:
+        DataError: There is no such folder, or no annotation in it.
+    """
+    if not root.is_dir():
+        raise DataError(root, "no such folder", "fetch it with `vidreason data get jaad --root …`")
+    report = Report(str(root))
+    names = sorted(
+        {
+            path.stem.removesuffix(suffix)
+            for folder, suffix in FOLDERS.items()
+            for path in (root / folder).glob(f"video_*{suffix}.xml")
+        }
+    )
+    if not names:
+        raise DataError(root, "holds no annotations", "point --root at the folder above them")
+    counts: Counter[str] = Counter({"videos": len(names)})
+    videos = track(names, "checking JAAD", transient=True, disable=not progress)
+    for name in videos:
+        for folder in FOLDERS:
+            path = annotation_path(root, folder, name)
+            if not path.is_file():
+                place = str(path.relative_to(root))
+                report.findings.append(Finding("missing", place, "", "no such file"))
+        if not annotation_path(root, "annotations", name).is_file():
+            continue
+        try:
+            scene = read_video(root, name, partial=True)
+            counts.update(_count(scene))
+            report.findings += _scene_findings(scene)
+            report.findings += _appearance_findings(root, scene)
+        except DataError as error:
+            place = Path(error.source)
+            file = str(place.relative_to(root)) if place.is_relative_to(root) else error.source
+            report.findings.append(Finding("unreadable", file, error.place, error.problem))
+    for subset in SPLITS:
+        try:
+            for split, listed in read_splits(root, subset).items():
+                counts[f"videos in {subset}/{split}"] = len(listed)
+        except DataError as error:
+            report.findings.append(Finding("split", error.source, error.place, error.problem))
+    report.counts = dict(counts)
+    return report
+
+
+def _count(scene: Scene) -> dict[str, int]:
+    person, behaviour = scene.kind == 0, scene.facts["behaviour"] == 1
+    tracks = {
+        "pedestrian": behaviour,
+        "bystander (ped)": person & ~behaviour,
+        "group (people)": ~person,
+    }
+    boxes = np.diff(scene.offsets)
+    joined = [
+        (scene.cues["pose_left"][rows] >= 0).all()
+        for k, (_, rows) in enumerate(scene.rows())
+        if person[k]
+    ]
+    return {
+        "frames": scene.length,
+        **{f"tracks {name}": int(chosen.sum()) for name, chosen in tracks.items()},
+        "tracks": len(scene.track_ids),
+        **{f"boxes {name}": int(boxes[chosen].sum()) for name, chosen in tracks.items()},
+        "boxes": len(scene.frame),
+        "tracks with gaps": sum(bool(_gap(scene, rows).any()) for _, rows in scene.rows()),
+        "videos without tracks": int(not scene.track_ids),
+        "videos without behaviour pedestrian": int(not behaviour.any()),
+        "persons": int(person.sum()),
+        "persons with appearance in every box": int(sum(joined)),
+        "boxes tagged crossing": int((scene.labels["cross"] == 1).sum()),
+        "pedestrians who cross": int((behaviour & (scene.facts["crossing"] == 1)).sum()),
+        f"videos of {scene.width}x{scene.height}": 1,
+    }
+
+
+def _gap(scene: Scene, rows: slice) -> np.ndarray:
+    return np.diff(scene.frame[rows]) > 1
+
+
+def _scene_findings(scene: Scene) -> Iterator[Finding]:
+    boxes, facts = f"annotations/{scene.id}.xml", scene.facts
+    about = f"annotations_attributes/{scene.id}_attributes.xml"
+    if not scene.track_ids:
+        yield Finding("no tracks", boxes, "", f"{scene.length} frames")
+    edge = np.array([0, 0, scene.width, scene.height])
+    for k, (name, rows) in enumerate(scene.rows()):
+        frames = scene.frame[rows]
+        for i in np.flatnonzero(_gap(scene, rows)):
+            seen = f"frame {frames[i]} is followed by {frames[i + 1]}"
+            yield Finding("gap", boxes, f"track {name}", seen)
+        box = scene.box[rows]
+        out = ((box[:, :2] < edge[:2]) | (box[:, 2:] > edge[2:])).any(1)
+        for i in np.flatnonzero(out):
+            seen = f"{box[i].tolist()} in {scene.width}x{scene.height}"
+            yield Finding("outside", boxes, f"track {name}, frame {frames[i]}", seen)
+        if not facts["behaviour"][k]:
+            if scene.kind[k] == 0 and (scene.cues["pose_left"][rows] < 0).any():
+                yield Finding("no appearance", boxes, f"track {name}", "flags are unknown")
+            continue
+        crossing, point = int(facts["crossing"][k]), int(facts["crossing_point"][k])
+        decision = int(facts["decision_point"][k])
+        tagged = frames[scene.labels["cross"][rows] == 1]
+        place = f"pedestrian {name}"
+        if crossing == 1 and point < 0:
+            first = int(tagged[0]) if len(tagged) else None
+            seen = f"track starts at frame {frames[0]}, first tagged crossing is {first}"
+            yield Finding("no crossing point", about, place, seen)
+        if crossing == 1 and point >= 0 and (not len(tagged) or abs(point - tagged[0]) > 5):
+            first = int(tagged[0]) if len(tagged) else None
+            seen = f"crossing_point {point}, first frame tagged crossing {first}"
+            yield Finding("crossing point off", about, place, seen)
+        if crossing == -1 and point >= 0:
+            yield Finding("crossing point of a non-crosser", about, place, f"{point}")
+        if crossing == 0 and point < 0:
+            yield Finding("non-crosser without point", about, place, f"{point}")
+        if crossing < 1 and len(tagged):
+            seen = f"crossing {crossing}, {len(tagged)} frames tagged crossing from {tagged[0]}"
+            yield Finding("non-crosser crosses", about, place, seen)
+        if decision > point >= 0:
+            yield Finding("late decision", about, place, f"decision {decision}, crossing {point}")
+
+
+def _appearance_findings(root: Path, scene: Scene) -> Iterator[Finding]:
+    path = annotation_path(root, "annotations_appearance", scene.id)
+    boxes = annotation_path(root, "annotations", scene.id)
+    if not path.is_file():
+        return
+    # The file of boxes names id and old_id in each box; one box per track is enough.
+    by_old_id = {}
+    for _, block in start_tags(read_xml(boxes), "track"):
+        values = dict(
+            piece.partition("<")[0].split('">', 1)
+            for piece in block.partition("</box>")[0].split('<attribute name="')[1:]
+        )
+        by_old_id[values["old_id"]] = values["id"]
+    for head, _ in start_tags(read_xml(path), "track"):
+        values = attributes(head)
+        name = by_old_id.get(values.get("old_id", ""))
+        if name != values.get("id"):
+            seen = f"id {values.get('id')}, but old_id {values.get('old_id')} is track {name}"
+            yield Finding("appearance id", f"{path.parent.name}/{path.name}", f"track {name}", seen)
+
+
+def run(args: Namespace) -> int:
+    """`vidreason data check`: 0 if the copy is whole, 1 if files are missing or unreadable."""
+    root = args.root or data_root(args.dataset)
+    report = check(root, progress=not args.json)
+    if args.json:
+        print(json.dumps(asdict(report), indent=1))
+        return int(report.broken)
+    console = Console()
+    table = Table(title=f"JAAD in {root}", show_header=False)
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    for name, count in report.counts.items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    found = Counter(finding.kind for finding in report.findings)
+    shown = 3
+    for kind, text in KINDS.items():
+        console.print(f"[bold]{found[kind]:5d}  {kind}[/bold]: {text}", highlight=False)
+        examples = [f for f in report.findings if f.kind == kind][:shown]
+        for f in examples:
+            place = f"{f.file}: {f.place}: " if f.place else f"{f.file}: "
+            console.print(f"         {place}{f.seen}", highlight=False, markup=False)
+        if found[kind] > shown:
+            console.print(f"         … and {found[kind] - shown} more; --json lists all")
+    return int(report.broken)

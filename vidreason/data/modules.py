@@ -1,0 +1,185 @@
+"""`IntentData`: the windows of one protocol as batches of scene graphs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torch_geometric.data import HeteroData
+
+from vidreason.data.graphs import GraphBuilder
+from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.data.windows import OBSERVED, Windows, make_windows, split_videos
+from vidreason.errors import DataError
+from vidreason.features import check_features
+from vidreason.files import data_root
+from vidreason.scene import Scene
+
+Split = Literal["train", "val", "test"]
+
+
+class IntentData(pl.LightningDataModule):
+    """Windows of JAAD, cut and drawn as graphs when a stage asks for them.
+
+    A batch is the graphs of `batch_size` windows, built at once. Order and mirroring of training
+    samples are functions of (seed, epoch, index): any number of workers gives the same batches.
+
+    Args:
+        features: Groups of `vidreason.features` that the model may see.
+        protocol: `benchmark`, `benchmark-clean` or `stip`.
+        subset: Pedestrians with behaviour tags (`beh`) or every pedestrian (`all`).
+        horizon: Predicted frames K; 1 for the benchmark, which asks one question.
+        root: Folder of JAAD; `$VIDREASON_DATA/jaad` if empty.
+        batch_size: Windows in a batch.
+        train_stride: Boxes between training windows; the protocol's own if 0.
+        mirror: Show half of the training windows mirrored left to right.
+        workers: Processes that build batches; 0 builds them in the training process.
+        seed: Of order and mirroring.
+        predict_split: Which split `predict` takes.
+
+    Raises:
+        DataError: An option out of range.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        protocol: Literal["benchmark", "benchmark-clean", "stip"] = "benchmark",
+        subset: Literal["beh", "all"] = "all",
+        horizon: int = 1,
+        root: str = "",
+        batch_size: int = 128,
+        train_stride: int = 0,
+        mirror: bool = True,
+        workers: int = 0,
+        seed: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        super().__init__()
+        check_features(features)
+        for name, value, least in (
+            ("horizon", horizon, 1),
+            ("batch_size", batch_size, 1),
+            ("train_stride", train_stride, 0),
+            ("workers", workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise DataError(f"data.{name}", f"{value} is below {least}", "correct the option")
+        if protocol != "stip" and horizon != 1:
+            problem = f"{horizon} with protocol {protocol!r}, which asks one question"
+            raise DataError("data.horizon", problem, "set it to 1")
+        self.features, self.protocol, self.subset = tuple(features), protocol, subset
+        self.horizon, self.observed = horizon, OBSERVED[protocol]
+        self.root = Path(root) if root else data_root("jaad")
+        self.batch_size, self.train_stride, self.mirror = batch_size, train_stride, mirror
+        self.workers, self.seed, self.predict_split = workers, seed, predict_split
+        self.scenes: dict[str, list[Scene]] = {}
+        self.windows: dict[str, Windows] = {}
+        self._graphs: dict[str, _Graphs] = {}
+
+    def setup(self, stage: str) -> None:
+        """Reads the data and cuts the windows of the splits that `stage` needs."""
+        needed = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": (self.predict_split,),
+        }[stage]
+        missing = [split for split in needed if split not in self.windows]
+        if not missing:
+            return
+        scenes = read_jaad(self.root)
+        official = {} if self.protocol == "stip" else read_splits(self.root)
+        for split in missing:
+            videos = set(split_videos(self.protocol, official, [s.id for s in scenes], split))
+            part = [s for s in scenes if s.id in videos]
+            stride = self.train_stride if split == "train" else 0
+            windows = make_windows(
+                part, self.protocol, self.subset, self.horizon, stride=stride or None
+            )
+            if not len(windows):
+                problem = f"no window of protocol {self.protocol!r} in split {split!r}"
+                raise DataError(self.root, problem, "check the copy with `vidreason data check`")
+            self.scenes[split], self.windows[split] = part, windows
+            builder = GraphBuilder(part, windows, self.features)
+            mirrored = self.mirror and split == "train"
+            self._graphs[split] = _Graphs(builder, self.seed if mirrored else None)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled anew every epoch."""
+        graphs = self._graphs["train"]
+        return self._loader(graphs, _EpochSampler(len(graphs), self.seed))
+
+    def val_dataloader(self) -> DataLoader:
+        """In the order of the windows, as are the two below."""
+        return self._loader(self._graphs["val"])
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split."""
+        return self._loader(self._graphs["test"])
+
+    def predict_dataloader(self) -> DataLoader:
+        """The split `predict_split`."""
+        return self._loader(self._graphs[self.predict_split])
+
+    def _loader(self, graphs: "_Graphs", sampler: Sampler | None = None) -> DataLoader:
+        return DataLoader(
+            graphs,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=_whole,
+        )
+
+
+def _whole(batch: HeteroData) -> HeteroData:
+    return batch
+
+
+class _EpochSampler(Sampler[int]):
+    """A permutation per (seed, epoch); an item says which epoch it belongs to.
+
+    Item `epoch * samples + index` carries the epoch to the dataset, wherever it lives.
+    """
+
+    def __init__(self, samples: int, seed: int) -> None:
+        self.samples, self.seed, self.epoch = samples, seed, 0
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
+        return iter((self.epoch * self.samples + order).tolist())
+
+
+class _Graphs(Dataset[HeteroData]):
+    """Graphs by the batch: torch's loader hands a whole batch of items to `__getitems__`."""
+
+    def __init__(self, builder: GraphBuilder, mirror_seed: int | None) -> None:
+        self.builder, self.mirror_seed = builder, mirror_seed
+
+    def __len__(self) -> int:
+        return len(self.builder)
+
+    def __getitems__(self, items: list[int]) -> HeteroData:
+        index = np.asarray(items, np.int64) % len(self)
+        flip = None if self.mirror_seed is None else coin(self.mirror_seed, np.asarray(items))
+        return self.builder(index, flip)
+
+
+def coin(seed: int, items: np.ndarray) -> np.ndarray:
+    """A fair coin (B,) for each item, by hashing (seed, item): SplitMix64 (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = items.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
+        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) & np.uint64(1)).astype(bool)
