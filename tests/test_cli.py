@@ -1,0 +1,202 @@
+import argparse
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from vidreason import cli
+from vidreason.errors import DataError
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "vidreason.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """Puts a module in place of one that a command would import."""
+
+    def put(name: str, **functions) -> None:
+        module = ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["data"], ["data", "get"], ["data", "check"], ["data", "windows"]]
+)
+def test_help_imports_nothing_heavy_and_gives_an_example(arguments):
+    code = f"""
+import sys
+from vidreason.cli import main
+try:
+    main({[*arguments, "--help"]})
+except SystemExit as stop:
+    assert stop.code == 0
+print(*(name for name in ("torch", "numpy", "pyarrow", "rich", "yaml") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *text, heavy = done.stdout.split("\n")[:-1]
+    assert heavy == ""
+    assert arguments == ["data"] or any(line.startswith("  vidreason ") for line in text)
+
+
+def test_data_get_does_not_import_torch(tmp_path):
+    code = f"""
+import sys
+from vidreason.cli import main
+assert main(["data", "get", "jaad", "--from", "/no/file", "--root", {str(tmp_path)!r}]) == 1
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "COMMAND"),
+        (["trian"], "'trian'"),
+        (["data"], "VERB"),
+        (["data", "get"], "dataset"),
+        (["data", "get", "kitti"], "'kitti'"),
+        (["data", "get", "jaad", "--roo", "x"], "--roo"),  # no abbreviations
+        (["data", "windows", "jaad", "--split", "dev"], "'dev'"),
+        (["data", "check", "jaad", "--horizon", "3"], "--horizon"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    output = capsys.readouterr()
+    assert stop.value.code == 2 and not output.out
+    assert output.err.count("\n") == 1 and output.err.startswith("error: ")
+    assert words in output.err and "--help" in output.err
+
+
+def test_bad_data_is_one_line_and_exit_code_1(tmp_path):
+    root = tmp_path / "jaad"
+    done = run("data", "get", "jaad", "--root", str(root), "--from", "no\nfile")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: no\\nfile: cannot be fetched (No such file or directory); "
+        "check the address or path\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = run("data", "get", "jaad", "--root", str(tmp_path / "file" / "jaad"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'file'}") and done.stderr.count("\n") == 1
+
+
+def test_without_root_the_variable_names_the_folder(monkeypatch, stub, tmp_path, capsys):
+    asked = []
+    stub("vidreason.data.get", run=lambda args: asked.append(args))
+    assert cli.main(["data", "get", "jaad"]) == 0
+    assert asked[0].root is None and asked[0].dataset == "jaad" and asked[0].source is None
+    monkeypatch.undo()
+    monkeypatch.delenv("VIDREASON_DATA", raising=False)
+    assert cli.main(["data", "get", "jaad"]) == 1
+    assert "VIDREASON_DATA is not set" in capsys.readouterr().err
+
+
+def test_training_verbs_get_their_line_untouched(stub):
+    seen = []
+    stub("vidreason.train", main=lambda argv: seen.append(argv))
+    for verb in ("fit", "validate", "test", "predict"):
+        assert cli.main([verb, "--help", "-c", "x.yaml", "--debug"]) == 0
+        assert seen.pop() == [verb, "--help", "-c", "x.yaml"]
+    stub("vidreason.train", main=lambda argv: 3)
+    assert cli.main(["--debug", "fit"]) == 3
+
+
+def test_a_command_brings_its_own_options(stub):
+    seen = []
+    stub(
+        "vidreason.evaluate",
+        add_arguments=lambda parser: parser.add_argument("--table"),
+        run=lambda args: seen.append(args.table),
+    )
+    assert cli.main(["evaluate", "--table", "t"]) == 0
+    assert seen == ["t"]
+
+
+def fail(error: BaseException):
+    def raising(args: argparse.Namespace) -> int:
+        raise error
+
+    return raising
+
+
+def test_debug_shows_the_place_and_nothing_else_does(stub, capsys):
+    stub("vidreason.data.check", run=fail(DataError("f.xml", "is odd", "mend it", "line 3")))
+    line = ["data", "check", "jaad", "--root", "x"]
+    assert cli.main(line) == 1
+    assert capsys.readouterr().err == "error: f.xml: line 3: is odd; mend it\n"
+    assert cli.main([*line, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden(stub):
+    stub("vidreason.data.check", run=fail(KeyError("x")))
+    with pytest.raises(KeyError):
+        cli.main(["data", "check", "jaad"])
+
+
+def test_interrupt_ends_with_130(stub, capsys):
+    stub("vidreason.data.check", run=fail(KeyboardInterrupt()))
+    assert cli.main(["data", "check", "jaad"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+PRINT = """
+import sys
+from types import ModuleType
+from vidreason.cli import main
+module = sys.modules["vidreason.data.check"] = ModuleType("check")
+module.run = lambda args: print("x" * int(sys.argv[1]))
+sys.exit(main(["data", "check", "jaad"]))
+"""
+# Buffered, as it is by default: what could not be written is still there at the end.
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+
+
+def print_to(file, length: int) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", PRINT, str(length)]
+    return subprocess.run(command, stdout=file, stderr=subprocess.PIPE, env=BUFFERED)
+
+
+@pytest.mark.parametrize("length", [1, 1 << 20])
+def test_a_reader_that_goes_away_is_no_error(length):
+    # The short text fails when flushed at the end, the long one while it is printed.
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = print_to(writing, length)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_an_error():
+    with open("/dev/full", "w") as full:
+        done = print_to(full, 1)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1 and b"No space left" in done.stderr
+
+
+def test_choices_are_those_of_the_library():
+    from vidreason.data import windows
+
+    line = ["data", "windows", "jaad", "--split", "test", "--out", "x"]
+    for protocol in windows.PROTOCOLS:
+        for subset in windows.SUBSETS:
+            words = [*line, "--protocol", protocol, "--subset", subset]
+            args = cli._parser(words).parse_args(words)
+            assert (args.protocol, args.subset) == (protocol, subset)
