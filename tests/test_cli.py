@@ -67,6 +67,9 @@ assert "torch" not in sys.modules and "numpy" not in sys.modules
         (["data", "get", "jaad", "--roo", "x"], "--roo"),  # no abbreviations
         (["data", "windows", "jaad", "--split", "dev"], "'dev'"),
         (["data", "check", "jaad", "--horizon", "3"], "--horizon"),
+        (["data", "windows", "jaad", "--horizon", "0"], "'0' is not"),
+        (["data", "windows", "jaad", "--horizon", "-1"], "'-1' is not"),
+        (["data", "windows", "jaad", "--horizon", "1.5"], "'1.5' is not"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, words, capsys):

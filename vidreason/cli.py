@@ -107,7 +107,7 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
     )
     windows.add_argument("--split", required=True, choices=("train", "val", "test"))
     windows.add_argument(
-        "--horizon", type=int, default=30, metavar="FRAMES", help="of the stip protocol (30)"
+        "--horizon", type=_positive, default=30, metavar="FRAMES", help="of the stip protocol (30)"
     )
     windows.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
 
@@ -117,6 +117,12 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
             "--root", type=Path, metavar="DIR", help="its folder ($VIDREASON_DATA/DATASET)"
         )
         verb.set_defaults(module=f"vidreason.data.{name}")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _run(argv: list[str]) -> int:
