@@ -35,7 +35,7 @@ PURE = {
     "scene": set(),
     "features": {"scene", "errors"},
     "metrics": {"errors"},
-    "models": {"models", "features", "errors"},
+    "models": {"models", "features", "scene", "errors"},
 }
 
 

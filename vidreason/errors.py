@@ -11,9 +11,7 @@ class DataError(Exception):
         place: Where inside the source (`line 3`, `track 0_1_2b, frame 17`); may be empty.
     """
 
-    def __init__(
-        self, source: object, problem: str, mend: str, place: str = ""
-    ) -> None:
+    def __init__(self, source: object, problem: str, mend: str, place: str = "") -> None:
         # All four go to Exception so that the error survives pickling between worker processes.
         super().__init__(str(source), problem, mend, place)
         self.source, self.problem, self.mend, self.place = (

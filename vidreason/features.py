@@ -4,7 +4,7 @@ A group not named in a configuration is not computed at all. Whatever reveals th
 tags, attributes of whole tracks) is reachable only through groups whose name starts with `oracle_`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vidreason.errors import DataError
 
@@ -78,9 +78,7 @@ def check_features(features: Sequence[str]) -> None:
     """
     for name in features:
         if name not in GROUPS:
-            raise DataError(
-                "features", f"no group {name!r}", "choose from " + ", ".join(GROUPS)
-            )
+            raise DataError("features", f"no group {name!r}", "choose from " + ", ".join(GROUPS))
     if len(set(features)) != len(features) or "box" not in features:
         problem = f"{list(features)} must name each group once and contain 'box'"
         raise DataError("features", problem, "correct the option")
@@ -99,7 +97,7 @@ def sizes(features: Sequence[str]) -> dict[str, int]:
     """
     check_features(features)
 
-    def width(groups: dict[str, tuple[str, ...]]) -> int:
+    def width(groups: Mapping[str, tuple[str, ...]]) -> int:
         return sum(len(columns) for name, columns in groups.items() if name in features)
 
     return {

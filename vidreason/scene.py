@@ -20,6 +20,9 @@ TRAFFIC_LIGHT = ("n/a", "red", "green")
 SIGNALS = ("ped_crossing", "ped_sign", "stop_sign", "traffic_light")
 ORIENTATION = ("pose_front", "pose_back", "pose_left", "pose_right")
 CROSS = ("not-crossing", "crossing")
+TAGS = ("walking", "looking", "lateral", "intends")
+"""Further questions that a model may be trained on, beside who crosses: what the target does in the
+last observed box, which way it goes, and whether it means to cross at all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +70,5 @@ class Scene:
 
     def rows(self) -> Iterator[tuple[str, slice]]:
         """Yields each track's name with the slice of its rows."""
-        for name, start, stop in zip(
-            self.track_ids, self.offsets, self.offsets[1:], strict=False
-        ):
+        for name, start, stop in zip(self.track_ids, self.offsets, self.offsets[1:], strict=False):
             yield name, slice(int(start), int(stop))

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def cached(path: Path, key: str, read: Callable[[], list[Scene]]) -> list[Scene]
     return scenes
 
 
-def _pack(scenes: list[Scene]) -> dict[str, np.ndarray]:
+def _pack(scenes: list[Scene]) -> dict[str, Any]:
     text = {
         "scenes": [{name: getattr(s, name) for name in _SCALARS} for s in scenes],
         "columns": {name: list(getattr(scenes[0], name)) for name in _TABLES},
@@ -66,7 +67,7 @@ def _pack(scenes: list[Scene]) -> dict[str, np.ndarray]:
 def _unpack(archive: Mapping[str, np.ndarray]) -> list[Scene]:
     text = json.loads(bytes(archive["text"]))
     arrays = {name: archive[name] for name in (*_ARRAYS, *_TABLES)}
-    scenes = []
+    scenes: list[Scene] = []
     frames = tracks = boxes = 0
     for scalars in text["scenes"]:
         scalars["track_ids"] = tuple(scalars["track_ids"])
@@ -76,7 +77,7 @@ def _unpack(archive: Mapping[str, np.ndarray]) -> list[Scene]:
         offsets = arrays["offsets"][t.start + len(scenes) : t.stop + len(scenes) + 1]
         b = slice(boxes, boxes := boxes + int(offsets[-1]))
         part = {"signals": f, "facts": t, "cues": b, "labels": b}
-        tables = {
+        tables: dict[str, Any] = {
             name: dict(zip(text["columns"][name], arrays[name][:, rows], strict=True))
             for name, rows in part.items()
         }

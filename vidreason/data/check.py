@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vidreason.data.cvat import attributes, read_xml, start_tags
+from vidreason.data.cvat import attributes, named_values, read_xml, start_tags
 from vidreason.data.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
 from vidreason.errors import DataError
 from vidreason.files import data_root
@@ -96,15 +96,15 @@ def check(root: Path, progress: bool = False) -> Report:
             report.findings += _scene_findings(scene)
             report.findings += _appearance_findings(root, scene)
         except DataError as error:
-            place = Path(error.source)
-            file = str(place.relative_to(root)) if place.is_relative_to(root) else error.source
+            file = str(Path(error.source).relative_to(root))
             report.findings.append(Finding("unreadable", file, error.place, error.problem))
     for subset in SPLITS:
         try:
             for split, listed in read_splits(root, subset).items():
                 counts[f"videos in {subset}/{split}"] = len(listed)
         except DataError as error:
-            report.findings.append(Finding("split", error.source, error.place, error.problem))
+            file = str(Path(error.source).relative_to(root))
+            report.findings.append(Finding("split", file, error.place, error.problem))
     report.counts = dict(counts)
     return report
 
@@ -159,9 +159,7 @@ def _scene_findings(scene: Scene) -> Iterator[Finding]:
         for i in np.flatnonzero(out):
             seen = f"{box[i].tolist()} in {scene.width}x{scene.height}"
             yield Finding("outside", boxes, f"track {name}, frame {frames[i]}", seen)
-        if not facts["behaviour"][k]:
-            if scene.kind[k] == 0 and (scene.cues["pose_left"][rows] < 0).any():
-                yield Finding("no appearance", boxes, f"track {name}", "flags are unknown")
+        if facts["group_size"][k] < 0:  # no behaviour tags, or no attributes file
             continue
         crossing, point = int(facts["crossing"][k]), int(facts["crossing_point"][k])
         decision = int(facts["decision_point"][k])
@@ -188,23 +186,25 @@ def _scene_findings(scene: Scene) -> Iterator[Finding]:
 
 def _appearance_findings(root: Path, scene: Scene) -> Iterator[Finding]:
     path = annotation_path(root, "annotations_appearance", scene.id)
-    boxes = annotation_path(root, "annotations", scene.id)
     if not path.is_file():
         return
-    # The file of boxes names id and old_id in each box; one box per track is enough.
+    # The file of boxes names old_id in each box; one box per track is enough.
+    boxes = read_xml(annotation_path(root, "annotations", scene.id))
     by_old_id = {}
-    for _, block in start_tags(read_xml(boxes), "track"):
-        values = dict(
-            piece.partition("<")[0].split('">', 1)
-            for piece in block.partition("</box>")[0].split('<attribute name="')[1:]
-        )
-        by_old_id[values["old_id"]] = values["id"]
+    for (name, rows), kind, (_, block) in zip(
+        scene.rows(), scene.kind, start_tags(boxes, "track"), strict=True
+    ):
+        by_old_id[named_values(block.partition("</box>")[0])["old_id"]] = name
+        if kind == 0 and (scene.cues["pose_left"][rows] < 0).any():
+            file = f"annotations/{scene.id}.xml"
+            yield Finding("no appearance", file, f"track {name}", "flags are unknown")
     for head, _ in start_tags(read_xml(path), "track"):
         values = attributes(head)
-        name = by_old_id.get(values.get("old_id", ""))
-        if name != values.get("id"):
-            seen = f"id {values.get('id')}, but old_id {values.get('old_id')} is track {name}"
-            yield Finding("appearance id", f"{path.parent.name}/{path.name}", f"track {name}", seen)
+        owner = by_old_id.get(values.get("old_id", ""))
+        if owner != values.get("id"):
+            seen = f"id {values.get('id')}, but old_id {values.get('old_id')} is track {owner}"
+            file = f"{path.parent.name}/{path.name}"
+            yield Finding("appearance id", file, f"track {owner}", seen)
 
 
 def run(args: Namespace) -> int:

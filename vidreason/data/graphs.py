@@ -29,12 +29,21 @@ class GraphBuilder:
         scenes: The videos that `windows` was made of.
         windows: W windows of T observed boxes.
         features: Groups of `vidreason.features` that the graphs may show.
+        canonical: Show every window as if its target ended in the left half of the image, by
+            mirroring the others. A street and its mirror image then are one and the same sample,
+            and moving or facing to the right means toward the road.
 
     Raises:
         DataError: `features` names no such group.
     """
 
-    def __init__(self, scenes: Sequence[Scene], windows: Windows, features: Sequence[str]) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        windows: Windows,
+        features: Sequence[str],
+        canonical: bool = True,
+    ) -> None:
         check_features(features)
         self.windows, self.features = windows, tuple(features)
         scene_rows = _bases([len(s.frame) for s in scenes])
@@ -70,8 +79,9 @@ class GraphBuilder:
         self.frames = frame[rows]  # (W, T)
         self.frame_rows = torch.from_numpy(scene_frames[w.scene][:, None] + self.frames)
         self.target = scene_tracks[w.scene] + w.track
-        self.label = torch.from_numpy(w.label.astype(np.float32))
-        self.label[self.label < 0] = torch.nan
+        middle = self.box[rows[:, -1], 0::2].mean(1)
+        self.mirror = (middle > self.size[w.scene, 0] / 2) & canonical
+        self.label, self.tags = _answers(w.label), _answers(w.tags)
         self.others, self.others_ptr = self._neighbours(scene_tracks, last)
 
     def _neighbours(self, scene_tracks: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -92,14 +102,10 @@ class GraphBuilder:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __call__(
-        self, index: Sequence[int] | np.ndarray, flip: np.ndarray | None = None
-    ) -> HeteroData:
-        """Graphs of the windows at `index` (B,), mirrored left to right where `flip` (B,) says."""
+    def __call__(self, index: Sequence[int] | np.ndarray) -> HeteroData:
+        """Graphs of the windows at `index` (B,)."""
         index = np.asarray(index, np.int64)
-        windows, mirror = len(index), torch.zeros(len(index), dtype=torch.bool)
-        if flip is not None:
-            mirror = torch.from_numpy(np.asarray(flip, bool))
+        windows, mirror = len(index), self.mirror[torch.from_numpy(index)]
         count = self.others_ptr[index + 1] - self.others_ptr[index]
         ptr = _bases(count + 1)
         batch = np.repeat(np.arange(windows), count + 1)
@@ -167,6 +173,7 @@ class GraphBuilder:
             [torch.arange(windows), torch.from_numpy(ptr[:-1])]
         )
         graph.y = self.label[torch.from_numpy(index)]
+        graph.tags = self.tags[torch.from_numpy(index)]
         graph.window = torch.from_numpy(index)
         return graph
 
@@ -278,6 +285,11 @@ def _bases(counts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 def _column(parts: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+def _answers(codes: np.ndarray) -> Tensor:
+    answers = torch.from_numpy(codes.astype(np.float32))
+    return answers.where(answers >= 0, torch.nan)
 
 
 def _oracle(scenes: Sequence[Scene], features: Sequence[str]) -> list[tuple[Tensor, bool]]:

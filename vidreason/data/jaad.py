@@ -6,14 +6,21 @@ gaps, so a row number is not a frame number; the labels of one track rarely chan
 so whole tag blocks are parsed once and remembered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
 
-from vidreason.data.cvat import attributes, content, read_xml, repeated_tags, start_tags
+from vidreason.data.cvat import (
+    attributes,
+    content,
+    named_values,
+    read_xml,
+    repeated_tags,
+    start_tags,
+)
 from vidreason.errors import DataError
 from vidreason.scene import (
     CROSS,
@@ -133,7 +140,7 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
     Raises:
         DataError: A list is missing, names a video twice or one that has no annotations.
     """
-    known = set(video_names(root))
+    known = {path.stem for path in (root / "annotations").glob("video_*.xml")}
     splits: dict[str, tuple[str, ...]] = {}
     seen: dict[str, str] = {}
     for split in ("train", "val", "test"):
@@ -197,8 +204,10 @@ def read_video(root: Path, video: str, partial: bool = False) -> Scene:
     try:
         length = int(content(meta, "size"))
         width, height = int(content(meta, "width")), int(content(meta, "height"))
+        if not all(0 < n < 1_000_000 for n in (length, width, height)):
+            raise ValueError
     except ValueError:
-        problem = "meta/task lacks size or original_size as whole numbers"
+        problem = "meta/task lacks size or original_size as positive whole numbers"
         raise DataError(path, problem, _MEND) from None
     tracks = _read_tracks(path, body, length)
     kind = np.array([KINDS.index(_KIND[label]) for label in tracks.labels], np.int8)
@@ -282,7 +291,7 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
             row = blocks.get(block)
             if row is None:
                 row = blocks[block] = len(coded)
-                values = _box_tags(block)
+                values = named_values(block)
                 known = _TAGS if label == "pedestrian" else {"occlusion": OCCLUSION}
                 number = attributes(box_head).get("frame")
                 where = f"track {values.get('id', len(ids) + 1)}, frame {number}"
@@ -315,11 +324,6 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
     return _Tracks(ids, old_ids, labels, offsets, frame, box, columns)
 
 
-def _box_tags(block: str) -> dict[str, str]:
-    pairs = (piece.partition('">') for piece in block.split('<attribute name="')[1:])
-    return {name: rest.partition("<")[0].strip() for name, _, rest in pairs}
-
-
 def _box_numbers(
     path: Path,
     layout: list[str],
@@ -328,11 +332,11 @@ def _box_numbers(
     offsets: np.ndarray,
     length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    names = [name.strip(" =\t\r\n/") for name in layout if name.strip(" =\t\r\n/")]
+    names = [name.strip(" =") for name in layout[:-1]]  # the last is what follows the last value
     if numbers and not {"frame", "xtl", "ytl", "xbr", "ybr"} <= set(names):
         raise DataError(path, f"box has attributes {names}", _MEND)
 
-    def fail(bad: np.ndarray, problem: str) -> None:
+    def fail(bad: np.ndarray | np.bool, problem: str) -> None:
         if bad.any():
             row = int(bad.argmax())
             track = int(np.searchsorted(offsets, row, side="right")) - 1
@@ -351,7 +355,7 @@ def _box_numbers(
         return np.empty(0, np.int32), np.empty((0, 4), np.float32)
     box = np.stack([column[name] for name in ("xtl", "ytl", "xbr", "ybr")], axis=1)
     fail(~np.isfinite(box).all(1), "box is not finite")
-    fail((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]), "degenerate box")
+    fail((box[:, 2:] <= box[:, :2]).any(1), "degenerate box")
     frame = column["frame"]
     fail(
         ~((frame >= 0) & (frame < length) & (frame == np.floor(frame))),
@@ -376,12 +380,11 @@ def _read_facts(path: Path, ids: list[str], behaviour: np.ndarray) -> dict[str, 
         for name, words in FACTS.items():
             value = values.get(name, "(missing)")
             place = f"pedestrian {values['id']}"
-            if words is not None:
-                facts[name][k] = _code(path, name, value, words, place)
-            elif value.removeprefix("-").isdecimal():
-                facts[name][k] = int(value)
-            else:
-                raise DataError(path, f"{name}={value!r} is not a whole number", _MEND, place)
+            try:
+                facts[name][k] = _code(path, name, value, words, place) if words else int(value)
+            except (ValueError, OverflowError):
+                problem = f"{name}={value!r} is not a whole number"
+                raise DataError(path, problem, _MEND, place) from None
     if (missing := behaviour & ~described).any():
         problem = "behaviour pedestrian has no attributes"
         raise DataError(path, problem, _MEND, f"pedestrian {ids[int(missing.argmax())]}")
@@ -397,6 +400,8 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
         if k is None:
             continue
         frames, rows, distinct = repeated_tags(boxes, "box", "frame")
+        if not frames:
+            continue
         coded = [
             [
                 _code(
@@ -411,9 +416,11 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
             for row in distinct
         ]
         try:
-            frame = np.fromiter(map(int, frames), np.int32, len(frames))
-        except ValueError as error:
-            problem = f"frame is not a whole number ({error})"
+            frame = np.fromiter(map(int, frames), np.int64, len(frames))
+            if (np.diff(frame) <= 0).any():
+                raise ValueError("they do not increase")
+        except (ValueError, OverflowError) as error:
+            problem = f"frames are not rising whole numbers ({error})"
             raise DataError(path, problem, _MEND, f"track {tracks.ids[k]}") from None
         begin, end = tracks.offsets[k : k + 2]
         _, ours, theirs = np.intersect1d(
@@ -424,7 +431,7 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
 
 
 def _frame_codes(
-    path: Path, text: str, length: int, names: dict[str, Sequence[str]]
+    path: Path, text: str, length: int, names: Mapping[str, Sequence[str]]
 ) -> dict[str, np.ndarray]:
     numbers, rows, distinct = repeated_tags(text, "frame", "id")
     if numbers != [str(i) for i in range(length)]:

@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import HeteroData
 
@@ -23,8 +25,8 @@ Split = Literal["train", "val", "test"]
 class IntentData(pl.LightningDataModule):
     """Windows of JAAD, cut and drawn as graphs when a stage asks for them.
 
-    A batch is the graphs of `batch_size` windows, built at once. Order and mirroring of training
-    samples are functions of (seed, epoch, index): any number of workers gives the same batches.
+    A batch is the graphs of `batch_size` windows, built at once. The order of training samples is a
+    function of (seed, epoch): any number of workers gives the same batches.
 
     Args:
         features: Groups of `vidreason.features` that the model may see.
@@ -34,9 +36,11 @@ class IntentData(pl.LightningDataModule):
         root: Folder of JAAD; `$VIDREASON_DATA/jaad` if empty.
         batch_size: Windows in a batch.
         train_stride: Boxes between training windows; the protocol's own if 0.
-        mirror: Show half of the training windows mirrored left to right.
+        canonical: Mirror the windows whose target ends in the right half of the image.
+        folds: Parts that the training videos are dealt into, one to be held out by each member of
+            an ensemble; 1 holds out nothing.
         workers: Processes that build batches; 0 builds them in the training process.
-        seed: Of order and mirroring.
+        seed: Of order and folds.
         predict_split: Which split `predict` takes.
 
     Raises:
@@ -52,7 +56,8 @@ class IntentData(pl.LightningDataModule):
         root: str = "",
         batch_size: int = 128,
         train_stride: int = 0,
-        mirror: bool = True,
+        canonical: bool = True,
+        folds: int = 1,
         workers: int = 0,
         seed: int = 0,
         predict_split: Split = "test",
@@ -63,6 +68,7 @@ class IntentData(pl.LightningDataModule):
             ("horizon", horizon, 1),
             ("batch_size", batch_size, 1),
             ("train_stride", train_stride, 0),
+            ("folds", folds, 1),
             ("workers", workers, 0),
             ("seed", seed, 0),
         ):
@@ -74,8 +80,9 @@ class IntentData(pl.LightningDataModule):
         self.features, self.protocol, self.subset = tuple(features), protocol, subset
         self.horizon, self.observed = horizon, OBSERVED[protocol]
         self.root = Path(root) if root else data_root("jaad")
-        self.batch_size, self.train_stride, self.mirror = batch_size, train_stride, mirror
-        self.workers, self.seed, self.predict_split = workers, seed, predict_split
+        self.batch_size, self.train_stride, self.canonical = batch_size, train_stride, canonical
+        self.workers, self.seed, self.folds = workers, seed, folds
+        self.predict_split = predict_split
         self.scenes: dict[str, list[Scene]] = {}
         self.windows: dict[str, Windows] = {}
         self._graphs: dict[str, _Graphs] = {}
@@ -104,18 +111,25 @@ class IntentData(pl.LightningDataModule):
                 problem = f"no window of protocol {self.protocol!r} in split {split!r}"
                 raise DataError(self.root, problem, "check the copy with `vidreason data check`")
             self.scenes[split], self.windows[split] = part, windows
-            builder = GraphBuilder(part, windows, self.features)
-            mirrored = self.mirror and split == "train"
-            self._graphs[split] = _Graphs(builder, self.seed if mirrored else None)
+            builder = GraphBuilder(part, windows, self.features, self.canonical)
+            # No fold outside training: what no member has seen, all of them may judge.
+            fold = np.full(len(part), -1)
+            if split == "train" and self.folds > 1:
+                fold = np.random.default_rng(self.seed).permutation(len(part)) % self.folds
+            self._graphs[split] = _Graphs(builder, torch.from_numpy(fold[windows.scene]))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch."""
         graphs = self._graphs["train"]
         return self._loader(graphs, _EpochSampler(len(graphs), self.seed))
 
-    def val_dataloader(self) -> DataLoader:
-        """In the order of the windows, as are the two below."""
-        return self._loader(self._graphs["val"])
+    def val_dataloader(self) -> list[DataLoader]:
+        """In the order of the windows, as are the two below.
+
+        With folds, the training windows follow: each is judged by the member that held it out.
+        """
+        splits = ("val", "train") if self.folds > 1 and "train" in self._graphs else ("val",)
+        return [self._loader(self._graphs[split]) for split in splits]
 
     def test_dataloader(self) -> DataLoader:
         """The test split."""
@@ -140,10 +154,7 @@ def _whole(batch: HeteroData) -> HeteroData:
 
 
 class _EpochSampler(Sampler[int]):
-    """A permutation per (seed, epoch); an item says which epoch it belongs to.
-
-    Item `epoch * samples + index` carries the epoch to the dataset, wherever it lives.
-    """
+    """A permutation that is a function of (seed, epoch)."""
 
     def __init__(self, samples: int, seed: int) -> None:
         self.samples, self.seed, self.epoch = samples, seed, 0
@@ -157,29 +168,19 @@ class _EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
-        return iter((self.epoch * self.samples + order).tolist())
+        return iter(order.tolist())
 
 
 class _Graphs(Dataset[HeteroData]):
-    """Graphs by the batch: torch's loader hands a whole batch of items to `__getitems__`."""
+    """Graphs by the batch: torch's loader hands a whole batch of indices to `__getitems__`."""
 
-    def __init__(self, builder: GraphBuilder, mirror_seed: int | None) -> None:
-        self.builder, self.mirror_seed = builder, mirror_seed
+    def __init__(self, builder: GraphBuilder, fold: Tensor) -> None:
+        self.builder, self.fold = builder, fold
 
     def __len__(self) -> int:
         return len(self.builder)
 
-    def __getitems__(self, items: list[int]) -> HeteroData:
-        index = np.asarray(items, np.int64) % len(self)
-        flip = None if self.mirror_seed is None else coin(self.mirror_seed, np.asarray(items))
-        return self.builder(index, flip)
-
-
-def coin(seed: int, items: np.ndarray) -> np.ndarray:
-    """A fair coin (B,) for each item, by hashing (seed, item): SplitMix64 (Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        z = items.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
-        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) & np.uint64(1)).astype(bool)
+    def __getitems__(self, index: list[int]) -> HeteroData:
+        graph = self.builder(index)
+        graph.fold = self.fold[index]
+        return graph

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from vidreason.errors import DataError
 from vidreason.files import data_root, write_atomic
-from vidreason.scene import KINDS, Scene
+from vidreason.scene import KINDS, TAGS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
 SUBSETS = ("beh", "all")
@@ -42,7 +42,9 @@ class Windows:
         first_frame: (W,) frame of the first observed box.
         last_frame: (W,) frame of the last observed box.
         time_to_event: (W,) frames from the last observed box to the event; -1 for `stip`.
-        label: (W, T + K) int8: 1 crosses, 0 does not, -1 not asked.
+        label: (W, T + K) int8: the tag of each observed box, then the answers; 1 crosses, 0 does
+            not, -1 is not tagged.
+        tags: (W, 4) int8, the questions of `TAGS`: 1 yes, 0 no, -1 is not tagged.
         clean: (W,) bool: not a positive whose crossing has begun or has no known start.
     """
 
@@ -56,6 +58,7 @@ class Windows:
     last_frame: np.ndarray
     time_to_event: np.ndarray
     label: np.ndarray
+    tags: np.ndarray
     clean: np.ndarray
 
     def __len__(self) -> int:
@@ -64,7 +67,7 @@ class Windows:
     def take(self, rows: np.ndarray) -> "Windows":
         """The windows at `rows` (indices or mask)."""
         columns = ("scene", "track", "row", "first_frame", "last_frame")
-        columns += ("time_to_event", "label", "clean")
+        columns += ("time_to_event", "label", "tags", "clean")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
@@ -116,7 +119,7 @@ def make_windows(
     stip = protocol == "stip"
     asked = horizon if stip else 1
     columns: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("scene", "track", "row", "time_to_event", "label", "clean")
+        name: [] for name in ("scene", "track", "row", "time_to_event", "label", "tags", "clean")
     }
     for s, scene in enumerate(scenes):
         behaviour = scene.facts["behaviour"]
@@ -137,6 +140,7 @@ def make_windows(
             columns["row"].append(rows.start + starts)
             columns["time_to_event"].append(event)
             columns["label"].append(label)
+            columns["tags"].append(_tags(scene, k, rows.start + starts + observed - 1))
             columns["clean"].append(clean)
 
     def column(name: str, kind: type, *shape: int) -> np.ndarray:
@@ -156,6 +160,7 @@ def make_windows(
         last_frame=frame[base[scene_of] + row + observed - 1],
         time_to_event=column("time_to_event", np.int32),
         label=column("label", np.int8, observed + asked),
+        tags=column("tags", np.int8, len(TAGS)),
         clean=column("clean", bool),
     )
     return windows.take(windows.clean) if protocol == "benchmark-clean" else windows
@@ -180,11 +185,22 @@ def _benchmark(
     starts = np.empty(0, np.int64)
     if length >= observed + latest:
         starts = np.arange(length - observed - latest, length - observed - soonest + 1, stride)
-    label = np.full((len(starts), observed + 1), -1, np.int8)
-    label[:, -1] = crosses
-    begun = scene.labels["cross"][rows][starts + observed - 1] == 1
+    cross = scene.labels["cross"][rows][starts[:, None] + np.arange(observed)]
+    label = np.concatenate([cross, np.full((len(starts), 1), crosses, np.int8)], axis=1)
+    begun = cross[:, -1] == 1
     clean = ~(crosses & (begun | (point < 0)))
     return starts, length - observed - starts, label, clean
+
+
+def _tags(scene: Scene, k: int, last: np.ndarray) -> np.ndarray:
+    """`TAGS` of the windows of track k that end in the rows `last`."""
+    tagged = scene.facts["behaviour"][k] == 1
+    whole = [scene.facts["motion_direction"][k] == 1, scene.facts["crossing"][k] >= 0]
+    return np.stack(
+        [scene.labels["action"][last], scene.labels["look"][last]]
+        + [np.full(len(last), fact if tagged else -1, np.int8) for fact in whole],
+        axis=1,
+    )
 
 
 def window_table(windows: Windows, scenes: Sequence[Scene]) -> pa.Table:

@@ -1,0 +1,1 @@
+"""Networks: plain torch modules from graphs to logits."""

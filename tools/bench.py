@@ -1,0 +1,119 @@
+"""Speed of reading, loading, training and predicting, as tables.
+
+    python tools/bench.py read  --root data/jaad
+    python tools/bench.py model --root data/jaad --config configs/intent/jaad_all.yaml
+
+CPU seconds are this process's own, so that a busy machine disturbs them little.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
+from vidreason.files import data_root
+
+
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds of one call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def read(root: Path, runs: int) -> None:
+    """Reading all of JAAD beside what `ElementTree.parse` alone takes for the same files."""
+    names = video_names(root)
+    paths = [annotation_path(root, folder, name) for name in names for folder in FOLDERS]
+
+    def parse() -> None:
+        for path in paths:
+            ElementTree.parse(path)
+
+    def cold() -> None:
+        read_jaad(root, cache=False)
+
+    read_jaad(root)  # writes the cache
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(runs):
+        for name, call in (
+            ("ElementTree.parse alone", parse),
+            ("read_jaad, cold", cold),
+            ("read_jaad, warm", lambda: read_jaad(root)),
+        ):
+            rows.setdefault(name, []).append(timed(call))
+    table = Table(title=f"{len(paths)} files, median (least) of {runs} runs in turn")
+    for column in ("what", "CPU s", "wall s"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, times in rows.items():
+        table.add_row(name, *(f"{statistics.median(t):.2f} ({min(t):.2f})" for t in zip(*times)))
+    Console().print(table)
+
+
+def model(root: Path, config: Path, steps: int) -> None:
+    """Share of loading in a training step, and windows predicted per second."""
+    import torch
+
+    from vidreason.train import build
+
+    task, data = build(config, root)
+    data.setup("fit")
+    loader = iter(data.train_dataloader())
+    optimizer = task.configure_optimizers()["optimizer"]
+    task.train()
+    loading, training = [], []
+    for _ in range(min(steps, len(data.train_dataloader()))):
+        start = time.perf_counter()
+        batch = next(loader)
+        middle = time.perf_counter()
+        optimizer.zero_grad()
+        task.loss(batch).backward()
+        optimizer.step()
+        loading.append(middle - start)
+        training.append(time.perf_counter() - middle)
+    data.setup("test")
+    task.eval()
+    seen, start = 0, time.perf_counter()
+    with torch.inference_mode():
+        for batch in data.test_dataloader():
+            seen += len(task.net(batch))
+    per_second = seen / (time.perf_counter() - start)
+    table = Table(title=f"{config}, batches of {data.batch_size}, {torch.get_num_threads()} threads")
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+    table.add_row("loading a batch, median", f"{statistics.median(loading) * 1e3:.1f} ms")
+    table.add_row("training step, median", f"{statistics.median(training) * 1e3:.1f} ms")
+    table.add_row("loading / step", f"{sum(loading) / sum(training):.1%}")
+    table.add_row("windows predicted per second, loading included", f"{per_second:,.0f}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    table.add_row("peak memory of the process", f"{peak:.2f} GiB")
+    Console().print(table)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("read", "model"))
+    parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
+    parser.add_argument("--config", type=Path, default=Path("configs/intent/jaad_all.yaml"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    args = parser.parse_args()
+    root = args.root or data_root("jaad")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if args.what == "read":
+        read(root, args.runs)
+    else:
+        model(root, args.config, args.steps)
+
+
+if __name__ == "__main__":
+    main()
