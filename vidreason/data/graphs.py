@@ -67,8 +67,8 @@ class GraphBuilder:
         starts = np.concatenate([s.offsets[:-1] + scene_rows[i] for i, s in enumerate(scenes)])
         stops = np.concatenate([s.offsets[1:] + scene_rows[i] for i, s in enumerate(scenes)])
         frame = np.concatenate([s.frame for s in scenes]).astype(np.int64)
-        self.first, last = frame[starts], frame[stops - 1]
-        self.span = last - self.first + 1
+        self.first = frame[starts]
+        self.span = frame[stops - 1] - self.first + 1
         self.slots = _bases(self.span)[:-1]
         track = np.repeat(np.arange(len(starts)), stops - starts)
         self.row_of_slot = np.full(int(self.span.sum()), -1)
@@ -82,22 +82,27 @@ class GraphBuilder:
         middle = self.box[rows[:, -1], 0::2].mean(1)
         self.mirror = (middle > self.size[w.scene, 0] / 2) & canonical
         self.label, self.tags = _answers(w.label), _answers(w.tags)
-        self.others, self.others_ptr = self._neighbours(scene_tracks, last)
+        self.others, self.others_ptr = self._neighbours(scene_tracks)
 
-    def _neighbours(self, scene_tracks: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Other tracks that overlap each window in time, as one list and its (W + 1) bounds."""
-        counts, lists = np.zeros(len(self.windows), np.int64), [np.empty(0, np.int64)]
-        # Windows come sorted by scene; the work is windows of a scene x tracks of that scene.
+    def _rows(self, tracks: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Rows (…, T) of the boxes of `tracks` (…, 1) in `frames` (…, T); -1 where there is none."""
+        slot = frames - self.first[tracks]
+        inside = (slot >= 0) & (slot < self.span[tracks])
+        return np.where(inside, self.row_of_slot[self.slots[tracks] + slot * inside], -1)
+
+    def _neighbours(self, scene_tracks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Other tracks with a box in each window's frames, as one list and its (W + 1) bounds."""
+        pairs = [np.empty((2, 0), np.int64)]
+        # The work is windows of a scene x tracks of that scene.
         for s in np.unique(self.windows.scene) if "neighbours" in self.features else ():
             here = np.flatnonzero(self.windows.scene == s)
             tracks = np.arange(scene_tracks[s], scene_tracks[s + 1])
-            meets = (self.first[tracks] <= self.frames[here, -1:]) & (
-                last[tracks] >= self.frames[here, :1]
-            )
-            meets &= tracks != self.target[here, None]
-            counts[here] = meets.sum(1)
-            lists.append(tracks[np.nonzero(meets)[1]])
-        return np.concatenate(lists), _bases(counts)
+            seen = (self._rows(tracks[:, None], self.frames[here, None]) >= 0).any(2)
+            window, other = np.nonzero(seen & (tracks != self.target[here, None]))
+            pairs.append(np.stack([here[window], tracks[other]]))
+        window, other = np.concatenate(pairs, axis=1)
+        order = np.argsort(window, kind="stable")
+        return other[order], _bases(np.bincount(window, minlength=len(self)))
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -117,9 +122,7 @@ class GraphBuilder:
         tracks[is_other] = self.others[np.repeat(self.others_ptr[index], count) + offset]
 
         frames = self.frames[index]
-        slot = frames[batch] - self.first[tracks][:, None]
-        inside = (slot >= 0) & (slot < self.span[tracks][:, None])
-        row = np.where(inside, self.row_of_slot[self.slots[tracks][:, None] + slot * inside], -1)
+        row = self._rows(tracks[:, None], frames[batch])
         rows, valid = torch.from_numpy(np.maximum(row, 0)), torch.from_numpy(row >= 0)
 
         scene = torch.from_numpy(self.windows.scene[index])
