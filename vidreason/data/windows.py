@@ -66,9 +66,8 @@ class Windows:
 
     def take(self, rows: np.ndarray) -> "Windows":
         """The windows at `rows` (indices or mask)."""
-        columns = ("scene", "track", "row", "first_frame", "last_frame")
-        columns += ("time_to_event", "label", "tags", "clean")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        columns = {n: v[rows] for n, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return replace(self, **columns)
 
 
 def split_videos(
