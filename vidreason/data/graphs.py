@@ -85,7 +85,7 @@ class GraphBuilder:
         self.others, self.others_ptr = self._neighbours(scene_tracks)
 
     def _rows(self, tracks: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Rows (…, T) of the boxes of `tracks` (…, 1) in `frames` (…, T); -1 where there is none."""
+        """Rows (…, T) of the boxes of `tracks` (…, 1) in `frames` (…, T), -1 for none."""
         slot = frames - self.first[tracks]
         inside = (slot >= 0) & (slot < self.span[tracks])
         return np.where(inside, self.row_of_slot[self.slots[tracks] + slot * inside], -1)
