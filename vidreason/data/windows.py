@@ -41,7 +41,7 @@ class Windows:
         row: (W,) first observed row of that scene.
         first_frame: (W,) frame of the first observed box.
         last_frame: (W,) frame of the last observed box.
-        time_to_event: (W,) frames from the last observed box to the event; -1 for `stip`.
+        time_to_event: (W,) boxes from the last observed one to the event; -1 for `stip`.
         label: (W, T + K) int8: the tag of each observed box, then the answers; 1 crosses, 0 does
             not, -1 is not tagged.
         tags: (W, 4) int8, the questions of `TAGS`: 1 yes, 0 no, -1 is not tagged.
