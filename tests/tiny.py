@@ -1,0 +1,107 @@
+"""A very small dataset in JAAD's layout, and single faults to plant in it.
+
+Each fault damages one file or folder and returns its path, so that a test can look for it in the
+message of the error.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vidreason.data.jaad import annotation_path
+from vidreason.data.street import write_street
+
+VIDEOS = ("video_0001", "video_0002", "video_0003")  # train, val, test
+VIDEO = VIDEOS[1]
+
+
+def jaad(root: Path, **damage: dict[str, Any]) -> Path:
+    """Writes three videos of 110 to 130 frames, one per list, with all kinds of tracks.
+
+    Each has a crossing pedestrian whose track is long enough for the benchmark's windows; the first
+    has others with no intent and with no crossing as well.
+
+    Args:
+        root: Folder to write into.
+        damage: Faults by name with their arguments, as in `jaad(root, gap={"first": 30})`.
+    """
+    write_street(root, videos=3, seed=30, frames=(110, 130), split=(1, 1, 1))
+    for fault, arguments in damage.items():
+        FAULTS[fault](root, **arguments)
+    return root
+
+
+def _edit(path: Path, pattern: str, replacement: str, count: int = 1) -> Path:
+    text, found = re.subn(pattern, replacement, path.read_text("utf-8"), count=count)
+    assert found, f"{pattern!r} is not in {path}"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def truncate(root: Path, folder: str = "annotations", video: str = VIDEO) -> Path:
+    """Cuts a file in half."""
+    path = annotation_path(root, folder, video)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+def doctype(root: Path, folder: str = "annotations", video: str = VIDEO) -> Path:
+    """Prepends a document type that defines an entity."""
+    path = annotation_path(root, folder, video)
+    return _edit(path, "^", '<!DOCTYPE a [<!ENTITY b "c">]>')
+
+
+def unknown_tag(root: Path, name: str = "look", video: str = VIDEO) -> Path:
+    """Gives the first behaviour tag of that name the value `winking`."""
+    path = annotation_path(root, "annotations", video)
+    return _edit(path, f'(<attribute name="{name}">)[^<]*', r"\1winking")
+
+
+def degenerate_box(root: Path, video: str = VIDEO) -> Path:
+    """Gives the first box no width."""
+    path = annotation_path(root, "annotations", video)
+    return _edit(path, r'xbr="[^"]*" xtl="([^"]*)"', r'xbr="\1" xtl="\1"')
+
+
+def stray_video(root: Path, subset: str = "default", split: str = "train") -> Path:
+    """Adds a video that does not exist to a list."""
+    path = root / "split_ids" / subset / f"{split}.txt"
+    path.write_text(path.read_text() + "video_9999\n")
+    return path
+
+
+def remove_kind(root: Path, folder: str = "annotations_traffic") -> Path:
+    """Removes one kind of annotation for all videos."""
+    shutil.rmtree(root / folder)
+    return root / folder
+
+
+def remove_file(root: Path, folder: str = "annotations_traffic", video: str = VIDEO) -> Path:
+    """Removes one kind of annotation for one video."""
+    path = annotation_path(root, folder, video)
+    path.unlink()
+    return path
+
+
+def gap(root: Path, first: int = 20, last: int = 24, video: str = VIDEO) -> Path:
+    """Takes the boxes of frames `first` to `last` out of all tracks: legal but treacherous."""
+    path = annotation_path(root, "annotations", video)
+    frames = "|".join(map(str, range(first, last + 1)))
+    return _edit(path, f'<box frame="({frames})".*?</box>', "", count=0)
+
+
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        truncate,
+        doctype,
+        unknown_tag,
+        degenerate_box,
+        stray_video,
+        remove_kind,
+        remove_file,
+        gap,
+    )
+}
