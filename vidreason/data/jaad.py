@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import track
+from rich.progress import Progress
 
 from vidreason.data.cvat import (
     attributes,
@@ -174,7 +174,15 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
     names = video_names(root)
 
     def read() -> list[Scene]:
-        return [read_video(root, name) for name in track(names, "reading JAAD", transient=True)]
+        # Not rich's track(): an error would leave its generator to the garbage collector, which may
+        # close it inside rich's own thread and wait for ever.
+        scenes = []
+        with Progress(transient=True) as bar:
+            task = bar.add_task("reading JAAD", total=len(names))
+            for name in names:
+                scenes.append(read_video(root, name))
+                bar.advance(task)
+        return scenes
 
     if not cache:
         return read()

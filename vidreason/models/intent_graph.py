@@ -1,17 +1,18 @@
 """The intent network we train: a relational graph convolution, a recurrence, an ensemble.
 
 Star graphs of typed nodes go through one relational convolution (Schlichtkrull et al. 2018, with
-edge features), the target's rows through a GRU over time. Small driving datasets decide the rest:
+edge features), the target's states through a GRU over time. Small driving datasets decide the rest:
 noise on the inputs, and an ensemble whose members are each trained without one fold of the videos,
 so that every training window has a prediction by a member that never saw its video.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch_geometric.data import HeteroData
-from torch_geometric.nn import MessagePassing
 
 from vidreason.errors import DataError
 from vidreason.features import sizes
@@ -19,7 +20,10 @@ from vidreason.scene import SIGNALS, TAGS
 
 
 class IntentGraphNet(nn.Module):
-    """Crossing logits of the target of every graph, one row per member.
+    """Crossing logits of the target of every graph, one set per member.
+
+    The members are independent networks of the same shape; they are computed side by side as
+    batched matrix products.
 
     Args:
         features: Groups of `vidreason.features` that the graphs show.
@@ -31,6 +35,9 @@ class IntentGraphNet(nn.Module):
         input_noise: Standard deviation of the noise added to a sample's standardised inputs, the
             same at every step, so that it moves a track rather than shaking it.
         input_dropout: Share of a sample's input columns that are hidden.
+
+    Raises:
+        DataError: An option out of range.
     """
 
     def __init__(
@@ -56,23 +63,19 @@ class IntentGraphNet(nn.Module):
                 problem = f"{value} is not within {low} and {high}"
                 raise DataError(f"model.net.{name}", problem, "correct the option")
         width = sizes(features)
-        infra = len(SIGNALS) * width["infra"]
-        self.observed = observed
+        around = width["ego"] + len(SIGNALS) * width["infra"]
+        self.members, self.dropout = members, dropout
+        self.input_noise, self.input_dropout = input_noise, input_dropout
         self.person_norm = nn.BatchNorm1d(width["person"], affine=False)
         self.edge_norm = nn.BatchNorm1d(width["edge"], affine=False)
-        self.around = width["ego"] + infra
-        self.members = nn.ModuleList(
-            _Member(
-                width["person"] + self.around,
-                width["person"] + width["edge"],
-                horizon + len(TAGS),
-                hidden,
-                dropout,
-                input_noise,
-                input_dropout,
-            )
-            for _ in range(members)
-        )
+        self.around_norm = nn.BatchNorm1d(around, affine=False)
+        self.own = MemberLinear(members, width["person"] + around, hidden)
+        self.message = MemberLinear(members, width["person"] + width["edge"], hidden)
+        self.near = MemberLinear(members, hidden, hidden)
+        self.recurrence = MemberGRU(members, hidden)
+        self.detect = MemberLinear(members, hidden, 1)
+        self.merge = MemberLinear(members, hidden, hidden)
+        self.answer = MemberLinear(members, hidden, horizon + len(TAGS))
 
     def forward(self, graph: HeteroData) -> Tensor:
         """Logits (M, B, T + K + A).
@@ -80,83 +83,99 @@ class IntentGraphNet(nn.Module):
         A detection for each observed step, the predictions, and the answers to `TAGS`, which serve
         training only.
         """
-        person, near = graph["person"], graph["person", "near", "person"]
-        windows = len(graph.window)
-        x = _standardise(self.person_norm, person.x, person.valid)  # (N, T, Dp)
-        edge = _standardise(self.edge_norm, near.edge_attr, near.valid)  # (E, T, Dr)
-        target, other = person.ptr[:-1], near.edge_index[0]
+        person = graph["person"]
+        windows, steps = len(graph.window), person.x.shape[1]
+        x = standardise(self.person_norm, person.x, person.valid)  # (N, T, Dp)
         # (4B, T, Di) -> (B, T, 4 Di)
-        infra = graph["infra"].x.unflatten(0, (windows, -1)).transpose(1, 2).flatten(2)
+        infra = graph["infra"].x.unflatten(0, (windows, len(SIGNALS))).transpose(1, 2).flatten(2)
         around = torch.cat([graph["ego"].x, infra], -1)
-        around = 2 * around - 1 if self.around else around
-        own = torch.cat([x[target], around], -1)  # (B, T, Dp + De + 4 Di)
-        message = torch.cat([x[other], edge], -1)  # (E, T, Dp + Dr)
-        window = person.batch[other]
-        logits = [member(own, message, near.valid, window) for member in self.members]
-        return torch.stack(logits)
+        around = standardise(self.around_norm, around, around.new_ones(windows, steps).bool())
+        own = torch.cat([x[person.ptr[:-1]], around], -1)
+        own = self._disturb(own.expand(self.members, *own.shape), dim=2)  # (M, B, T, D)
+        h = self.own(own.flatten(1, 2)) + self.near(self._messages(graph, x))
+        h = self._drop(functional.gelu(h).unflatten(1, (windows, steps)))
+        states = self._drop(self.recurrence(h))  # (M, B, T, d)
+        detected = self.detect(states.flatten(1, 2)).view(self.members, windows, steps)
+        last = functional.gelu(self.merge(states[:, :, -1]))
+        return torch.cat([detected, self.answer(self._drop(last[:, :, None])[:, :, 0])], -1)
+
+    def _messages(self, graph: HeteroData, x: Tensor) -> Tensor:
+        """Sum of what the others tell the target over one plus their number, (M, B T, d)."""
+        near, batch = graph["person", "near", "person"], graph["person"].batch
+        windows, steps = len(graph.window), x.shape[1]
+        edge = standardise(self.edge_norm, near.edge_attr, near.valid)  # (E, T, Dr)
+        # Only pairs that are both present send: R of the E T rows.
+        e, t = near.valid.nonzero(as_tuple=True)
+        told = self._disturb(torch.cat([x[near.edge_index[0]], edge], -1), dim=1)[e, t]
+        sent = functional.relu(self.message(told))  # (R, M d)
+        slot = batch[near.edge_index[0, e]] * steps + t
+        total = sent.new_zeros(windows * steps, sent.shape[-1]).index_add(0, slot, sent)
+        count = torch.bincount(slot, minlength=windows * steps)
+        mean = total / (1 + count)[:, None]
+        return mean.unflatten(1, (self.members, -1)).transpose(0, 1)
+
+    def _disturb(self, x: Tensor, dim: int) -> Tensor:
+        """Noise on, and dropout of, the columns of `x`, the same along the steps `dim`."""
+        if not self.training:
+            return x
+        shape = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
+        x = x + self.input_noise * torch.randn(shape, device=x.device)
+        return x * (torch.rand(shape, device=x.device) >= self.input_dropout)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Hides units of (M, B, T, d), the same at every step (Gal and Ghahramani 2016)."""
+        if not self.training:
+            return x
+        shape = (*x.shape[:2], 1, x.shape[-1])
+        keep = torch.rand(shape, device=x.device) >= self.dropout
+        return x * keep / (1 - self.dropout)
 
 
-class _Member(nn.Module):
-    def __init__(
-        self,
-        own: int,
-        message: int,
-        answers: int,
-        hidden: int,
-        dropout: float,
-        input_noise: float,
-        input_dropout: float,
-    ) -> None:
+class MemberLinear(nn.Module):
+    """M linear maps side by side: (M, R, in) to (M, R, out), or one (R, in) to (R, M out)."""
+
+    def __init__(self, members: int, width: int, out: int) -> None:
         super().__init__()
-        self.input_noise, self.input_dropout = input_noise, input_dropout
-        self.own = nn.Linear(own, hidden)
-        self.near = _Near(message, hidden)
-        self.recurrence = nn.GRU(hidden, hidden, batch_first=True)
-        self.drop = nn.Dropout(dropout)
-        self.detect = nn.Linear(hidden, 1)
-        self.predict = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, answers),
-        )
+        # The initialisation of nn.Linear.
+        bound = 1 / math.sqrt(width)
+        self.weight = nn.Parameter(torch.empty(members, width, out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, out).uniform_(-bound, bound))
 
-    def forward(self, own: Tensor, message: Tensor, valid: Tensor, window: Tensor) -> Tensor:
-        if self.training:
-            shape = (len(own), 1, own.shape[-1])
-            own = own + self.input_noise * torch.randn(shape, device=own.device)
-            own = own * (torch.rand(shape, device=own.device) >= self.input_dropout)
-        h = self.own(own) + self.near(message, valid, window, len(own))
-        h = self.drop(nn.functional.gelu(h))
-        states, _ = self.recurrence(h)  # (B, T, d)
-        detected = self.detect(self.drop(states)).squeeze(-1)
-        return torch.cat([detected, self.predict(states[:, -1])], 1)  # (B, T + K + A)
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        if x.dim() == 2:
+            weight, bias = self.weight.transpose(0, 1).flatten(1), self.bias.flatten()
+            return torch.addmm(bias, x, weight)
+        return torch.baddbmm(self.bias, x, self.weight)
 
 
-class _Near(MessagePassing):
-    """What the others tell the target: sum of their messages over one plus their number."""
+class MemberGRU(nn.Module):
+    """M gated recurrent units side by side, (M, B, T, d) to (M, B, T, d), started at 0.
 
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(aggr="add", node_dim=0)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+    The equations of `torch.nn.GRU` (Cho et al. 2014).
+    """
 
-    def forward(self, message: Tensor, valid: Tensor, window: Tensor, windows: int) -> Tensor:
-        """Messages (E, T, ·) of E others to the windows they belong to, (B, T, d)."""
-        sent = self.mlp(message) * valid[..., None]
-        edges = torch.stack([torch.arange(len(window), device=window.device), window])
-        size = (len(window), windows)
-        total = self.propagate(edges, x=sent, size=size)
-        count = self.propagate(edges, x=valid[..., None].to(sent.dtype), size=size)
-        return total / (1 + count)
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.input = MemberLinear(members, width, 3 * width)
+        self.hidden = MemberLinear(members, width, 3 * width)
 
-    def message(self, x_j: Tensor) -> Tensor:  # noqa: D102
-        return x_j
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        inputs = self.input(x.flatten(1, 2)).unflatten(1, x.shape[1:3])  # (M, B, T, 3 d)
+        h = x.new_zeros(x.shape[0], x.shape[1], x.shape[3])
+        states = []
+        # A recurrence: each step needs the one before.
+        for now in inputs.unbind(2):
+            r, z, n = now.chunk(3, -1)
+            hr, hz, hn = self.hidden(h).chunk(3, -1)
+            r, z = torch.sigmoid(r + hr), torch.sigmoid(z + hz)
+            h = torch.lerp(torch.tanh(n + r * hn), h, z)
+            states.append(h)
+        return torch.stack(states, 2)
 
 
-def _standardise(norm: nn.BatchNorm1d, x: Tensor, valid: Tensor) -> Tensor:
-    """Standardises the columns of present rows; absent ones stay 0."""
-    if norm.training and valid.sum() < 2:
+def standardise(norm: nn.BatchNorm1d, x: Tensor, valid: Tensor) -> Tensor:
+    """Standardises the columns of present rows (N, T, D); absent ones (N, T) stay 0."""
+    if not x.shape[-1] or valid.sum() < 2:
         return x
     out = torch.zeros_like(x)
     out[valid] = norm(x[valid])
