@@ -23,7 +23,7 @@ LAYERS = [
     {"files", "store", "features", "metrics"},
     {"models"},
     {"data"},
-    {"intent", "baselines", "predictions", "evaluate", "plots"},
+    {"intent", "baselines", "predictions", "scores", "evaluate", "plots"},
     {"train"},
     {"demo"},
     {"cli"},

@@ -1,0 +1,116 @@
+"""Figures of an evaluation, in Okabe and Ito's colours, which colour-blind readers tell apart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from vidreason.files import write_atomic
+from vidreason.metrics import average_precision, brier, roc_auc
+
+matplotlib.use("Agg")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", "-.", ":")
+BINS = 10
+
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Scores and labels (n,) by the name to print."""
+
+
+def roc(path: Path, curves: Curves, title: str) -> None:
+    """Receiver operating characteristic, with the area under it in the legend."""
+    figure, axes = _figure(title, "false positive rate", "true positive rate")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="chance, AUC 0.500")
+    for i, (name, (prob, label)) in enumerate(curves.items()):
+        fpr, tpr, _ = roc_curve(label, prob)
+        axes.plot(fpr, tpr, label=f"{name}, AUC {roc_auc(prob, label):.3f}", **_style(i))
+    axes.set_aspect("equal")
+    _save(figure, axes, path)
+
+
+def precision_recall(path: Path, curves: Curves, title: str) -> None:
+    """Precision over recall, with the average precision in the legend."""
+    figure, axes = _figure(title, "recall", "precision")
+    share = float(np.mean(next(iter(curves.values()))[1]))
+    axes.axhline(share, color="0.7", linewidth=1, label=f"always crossing, AP {share:.3f}")
+    for i, (name, (prob, label)) in enumerate(curves.items()):
+        precision, recall, _ = precision_recall_curve(label, prob)
+        ap = average_precision(prob, label)
+        axes.step(recall, precision, where="post", label=f"{name}, AP {ap:.3f}", **_style(i))
+    axes.set_aspect("equal")
+    _save(figure, axes, path)
+
+
+def calibration(path: Path, curves: Curves, title: str) -> None:
+    """Share of positives over probability; below, how many forecasts each bin holds.
+
+    Bins with fewer than 1 % of the forecasts are drawn as hollow dots: noise rules there.
+    """
+    figure, axes = _figure(title, "", "share that crosses", below=True)
+    below = figure.axes[1]
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect")
+    edges = np.linspace(0, 1, BINS + 1)
+    for i, (name, (prob, label)) in enumerate(curves.items()):
+        bins = np.minimum((prob * BINS).astype(int), BINS - 1)
+        count = np.bincount(bins, minlength=BINS)
+        used = count > 0
+        x, y = (np.bincount(bins, v, BINS)[used] / count[used] for v in (prob, label * 1.0))
+        axes.plot(x, y, label=f"{name}, Brier {brier(prob, label):.3f}", **_style(i))
+        few, colour = count[used] < 0.01 * len(prob), _style(i)["color"]
+        axes.scatter(x, y, s=22, c=np.where(few, "white", colour), edgecolor=colour, zorder=3)
+        below.stairs(count / len(prob), edges, **_style(i))
+    below.set_xlabel("forecast probability of crossing")
+    below.set_ylabel("share of\nforecasts")
+    below.grid(alpha=0.3)
+    below.set_ylim(bottom=0)
+    _save(figure, axes, path)
+
+
+def horizons(
+    path: Path,
+    lines: Mapping[str, np.ndarray],
+    frames: np.ndarray,
+    title: str,
+    ylabel: str,
+) -> None:
+    """A metric over the frames ahead.
+
+    Args:
+        path: PNG to write.
+        lines: By name, the value and its interval (3, H): value, low, high.
+        frames: (H,) frames ahead.
+        title: Heading.
+        ylabel: Name of the metric.
+    """
+    figure, axes = _figure(title, "frames ahead", ylabel)
+    for i, (name, (value, low, high)) in enumerate(lines.items()):
+        style = _style(i)
+        axes.plot(frames, value, label=f"{name}, mean {np.mean(value):.3f}", **style)
+        axes.fill_between(frames, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    axes.set_xlim(frames[0], frames[-1])
+    lowest = min(np.min(line[np.isfinite(line)], initial=1) for line in lines.values())
+    axes.set_ylim(np.floor(lowest * 20) / 20, 1.0)
+    _save(figure, axes, path)
+
+
+def _style(i: int) -> dict:
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+
+
+def _figure(title: str, xlabel: str, ylabel: str, below: bool = False) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 6.5 if below else 5.2), layout="constrained")
+    ratios = [4, 1] if below else [1]
+    axes = figure.subplots(len(ratios), sharex=True, height_ratios=ratios, squeeze=False)[0, 0]
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.005))
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.legend(fontsize="small", loc="best")
+    with write_atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)

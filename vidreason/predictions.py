@@ -1,0 +1,205 @@
+"""Forecasts as a Parquet file, one row per window and horizon.
+
+Whatever made them (a run, another project, a rule), forecasts in this form are judged by the same
+code on the same rows. The file's metadata say what was forecast and with what.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidreason.data.windows import Windows, pedestrians
+from vidreason.errors import DataError
+from vidreason.features import is_oracle
+from vidreason.files import write_atomic
+from vidreason.scene import Scene
+
+COLUMNS = {
+    "video": pa.string(),
+    "pedestrian": pa.string(),
+    "last_frame": pa.int32(),
+    "horizon": pa.int32(),
+    "probability": pa.float32(),
+    "label": pa.int8(),
+}
+KEY = ["video", "pedestrian", "last_frame", "horizon"]
+META = {
+    "dataset": str,
+    "protocol": str,
+    "subset": str,
+    "split": str,
+    "features": list,
+    "oracle": bool,
+    "threshold": float,
+    "n_expected": int,
+}
+VERSION = 1
+_MEND = "write the predictions again"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Forecasts of one run on one split: n rows, sorted by `KEY`.
+
+    Attributes:
+        source: File they were read from.
+        meta: What was forecast, and how; see `write_predictions`.
+        table: The columns in `COLUMNS`, and `clean` where the protocol has it.
+        cluster: (n,) int, a number for each pedestrian.
+    """
+
+    source: Path
+    meta: dict[str, Any]
+    table: pa.Table
+    cluster: np.ndarray
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return self.table[column].to_numpy()
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the forecasts were made with what reveals the label."""
+        return self.meta["oracle"] or is_oracle(self.meta["features"])
+
+
+def prediction_columns(
+    windows: Windows, scenes: Sequence[Scene], probability: np.ndarray
+) -> dict[str, Any]:
+    """Columns of a predictions file; what has no label is left out.
+
+    Args:
+        windows: W windows with K questions each.
+        scenes: What they were made of.
+        probability: (W, K) that the answer is "crosses".
+    """
+    label = windows.label[:, windows.observed :]
+    row, k = np.nonzero(label >= 0)
+    return {
+        "video": np.array([scenes[s].id for s in windows.scene], object)[row],
+        "pedestrian": np.array(pedestrians(windows, scenes), object)[row],
+        "last_frame": windows.last_frame[row],
+        "horizon": (k + (windows.protocol == "stip")).astype(np.int32),
+        "probability": probability[row, k],
+        "label": label[row, k],
+        "clean": windows.clean[row],
+    }
+
+
+def write_predictions(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Writes forecasts; the file appears whole or not at all.
+
+    Args:
+        path: Parquet file.
+        columns: Arrays by the names in `COLUMNS`, and `clean` for protocol `benchmark`.
+        meta: The names in `META`: `threshold` was chosen on validation, `n_expected` counts the
+            rows of the complete split. With `seed` and `config` (any text that is the same for
+            runs that differ by seed only) several runs can be averaged.
+
+    Raises:
+        DataError: A column or entry is missing or wrong.
+    """
+    names = [*COLUMNS, "clean"] if "clean" in columns else list(COLUMNS)
+    _need(path, "column", names, columns)
+    table = pa.table({name: pa.array(columns[name]) for name in names})
+    table = _checked(path, table, {**meta, "version": VERSION})[0]
+    text = json.dumps({**meta, "version": VERSION}, allow_nan=False)
+    with write_atomic(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"vidreason": text}), temporary)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Reads and checks forecasts.
+
+    Raises:
+        DataError: Not such a file, or a column, entry or value is missing or wrong.
+    """
+    mend = "give a predictions file or a run folder"
+    if not path.is_file():
+        raise DataError(path, "no such file", mend)
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {}).get(b"vidreason", b"null"))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        problem = f"cannot be read as Parquet ({str(error).splitlines()[0]})"
+        raise DataError(path, problem, mend) from None
+    if not isinstance(meta, dict):
+        raise DataError(path, "has no `vidreason` metadata", mend)
+    return Predictions(path, meta, *_checked(path, table, meta))
+
+
+def ranks(table: pa.Table, names: Sequence[str] = KEY) -> np.ndarray:
+    """(n,) place of each row in lexicographic order, from 0 without gaps; equal rows share one."""
+    rank = np.zeros(len(table), np.int64)
+    for name in names:
+        column = table[name].combine_chunks().dictionary_encode()
+        words, code = np.unique(
+            column.dictionary.to_numpy(zero_copy_only=False), return_inverse=True
+        )
+        rank = np.unique(rank * len(words) + code[column.indices], return_inverse=True)[1]
+    return rank
+
+
+def match(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `one` and rows of `other` that have the same `KEY`, in its order."""
+    rank = ranks(pa.concat_tables([one.select(KEY), other.select(KEY)]))
+    _, left, right = np.intersect1d(
+        rank[: len(one)], rank[len(one) :], assume_unique=True, return_indices=True
+    )
+    return left, right
+
+
+def _need(path: Path, what: str, names: Sequence[str], given: Mapping[str, Any]) -> None:
+    if missing := [name for name in names if name not in given]:
+        raise DataError(path, f"lacks {what} {', '.join(missing)}", _MEND)
+
+
+def _checked(path: Path, table: pa.Table, meta: dict[str, Any]) -> tuple[pa.Table, np.ndarray]:
+    """The table in its schema and order, and the cluster of each row."""
+    _need(path, "metadata", [*META, "version"], meta)
+    for name, kind in META.items():
+        if not isinstance(meta[name], (int, float) if kind is float else kind):
+            raise DataError(path, f"metadata {name}={meta[name]!r} is no {kind.__name__}", _MEND)
+    if meta["version"] != VERSION:
+        problem = f"has version {meta['version']}, this program reads {VERSION}"
+        raise DataError(path, problem, _MEND)
+    if not 0 <= meta["threshold"] <= 1:
+        raise DataError(path, f"metadata threshold={meta['threshold']} is not in 0…1", _MEND)
+
+    schema = COLUMNS | ({"clean": pa.bool_()} if meta["protocol"] == "benchmark" else {})
+    _need(path, "column", list(schema), dict.fromkeys(table.column_names))
+    if not 0 < len(table) <= meta["n_expected"]:
+        problem = f"holds {len(table)} rows of {meta['n_expected']} expected"
+        raise DataError(path, problem, _MEND)
+    columns = {}
+    for name, kind in schema.items():
+        try:
+            columns[name] = table[name].cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise DataError(path, f"column {name} is not {kind}", _MEND) from None
+        if nulls := columns[name].null_count:
+            raise DataError(path, f"column {name} has {nulls} empty cells", _MEND)
+    table = pa.table(columns)
+
+    def refuse(bad: np.ndarray, name: str, problem: str) -> None:
+        if bad.any():
+            row = int(bad.argmax())
+            problem = f"{name} {table[name][row].as_py()!r} {problem}"
+            raise DataError(path, problem, _MEND, f"row {row + 1}")
+
+    probability, label = table["probability"].to_numpy(), table["label"].to_numpy()
+    refuse(~((probability >= 0) & (probability <= 1)), "probability", "is not in 0…1")
+    refuse((label != 0) & (label != 1), "label", "is neither 0 nor 1")
+    for name in ("last_frame", "horizon"):
+        refuse(table[name].to_numpy() < 0, name, "is negative")
+    rank = ranks(table)
+    order = np.argsort(rank, kind="stable")
+    repeated = np.zeros(len(rank), bool)
+    repeated[order[1:]] = rank[order[1:]] == rank[order[:-1]]
+    refuse(repeated, "pedestrian", "has another forecast for the same frame and horizon")
+    return (table := table.take(order)), ranks(table, KEY[:2])
