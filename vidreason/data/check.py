@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from vidreason.data.cvat import attributes, named_values, read_xml, start_tags
@@ -81,23 +81,11 @@ def check(root: Path, progress: bool = False) -> Report:
     if not names:
         raise DataError(root, "holds no annotations", "point --root at the folder above them")
     counts: Counter[str] = Counter({"videos": len(names)})
-    videos = track(names, "checking JAAD", transient=True, disable=not progress)
-    for name in videos:
-        for folder in FOLDERS:
-            path = annotation_path(root, folder, name)
-            if not path.is_file():
-                place = str(path.relative_to(root))
-                report.findings.append(Finding("missing", place, "", "no such file"))
-        if not annotation_path(root, "annotations", name).is_file():
-            continue
-        try:
-            scene = read_video(root, name, partial=True)
-            counts.update(_count(scene))
-            report.findings += _scene_findings(scene)
-            report.findings += _appearance_findings(root, scene)
-        except DataError as error:
-            file = str(Path(error.source).relative_to(root))
-            report.findings.append(Finding("unreadable", file, error.place, error.problem))
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        task = bar.add_task("checking JAAD", total=len(names))
+        for name in names:
+            report.findings += _video_findings(root, name, counts)
+            bar.advance(task)
     for subset in SPLITS:
         try:
             for split, listed in read_splits(root, subset).items():
@@ -107,6 +95,23 @@ def check(root: Path, progress: bool = False) -> Report:
             report.findings.append(Finding("split", file, error.place, error.problem))
     report.counts = dict(counts)
     return report
+
+
+def _video_findings(root: Path, name: str, counts: Counter[str]) -> Iterator[Finding]:
+    for folder in FOLDERS:
+        path = annotation_path(root, folder, name)
+        if not path.is_file():
+            yield Finding("missing", str(path.relative_to(root)), "", "no such file")
+    if not annotation_path(root, "annotations", name).is_file():
+        return
+    try:
+        scene = read_video(root, name, partial=True)
+        counts.update(_count(scene))
+        yield from _scene_findings(scene)
+        yield from _appearance_findings(root, scene)
+    except DataError as error:
+        file = str(Path(error.source).relative_to(root))
+        yield Finding("unreadable", file, error.place, error.problem)
 
 
 def _count(scene: Scene) -> dict[str, int]:

@@ -92,8 +92,10 @@ def content(text: str, tag: str) -> str:
 
 def named_values(text: str) -> dict[str, str]:
     """Parses `<attribute name="a">1</attribute><attribute name="b">2</attribute>`."""
-    pairs = (piece.partition('">') for piece in text.split('<attribute name="')[1:])
-    return {name: unescape(rest.partition("<")[0]).strip() for name, _, rest in pairs}
+    pairs = (piece.partition('"') for piece in text.split('<attribute name="')[1:])
+    return {
+        name: unescape(rest.partition(">")[2].partition("<")[0]).strip() for name, _, rest in pairs
+    }
 
 
 def repeated_tags(
