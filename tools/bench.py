@@ -54,7 +54,7 @@ def read(root: Path, runs: int) -> None:
     for column in ("what", "CPU s", "wall s"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, times in rows.items():
-        table.add_row(name, *(f"{statistics.median(t):.2f} ({min(t):.2f})" for t in zip(*times)))
+        table.add_row(name, *(f"{statistics.median(t):.2f} ({min(t):.2f})" for t in zip(*times, strict=True)))
     Console().print(table)
 
 
@@ -86,7 +86,9 @@ def model(root: Path, config: Path, steps: int) -> None:
         for batch in data.test_dataloader():
             seen += len(task.net(batch))
     per_second = seen / (time.perf_counter() - start)
-    table = Table(title=f"{config}, batches of {data.batch_size}, {torch.get_num_threads()} threads")
+    table = Table(
+        title=f"{config}, batches of {data.batch_size}, {torch.get_num_threads()} threads"
+    )
     table.add_column("what")
     table.add_column("figure", justify="right")
     table.add_row("loading a batch, median", f"{statistics.median(loading) * 1e3:.1f} ms")

@@ -20,9 +20,10 @@ TRAFFIC_LIGHT = ("n/a", "red", "green")
 SIGNALS = ("ped_crossing", "ped_sign", "stop_sign", "traffic_light")
 ORIENTATION = ("pose_front", "pose_back", "pose_left", "pose_right")
 CROSS = ("not-crossing", "crossing")
-TAGS = ("walking", "looking", "lateral", "intends")
+TAGS = ("walking", "looking", "lateral", "intends", "tagged")
 """Further questions that a model may be trained on, beside who crosses: what the target does in the
-last observed box, which way it goes, and whether it means to cross at all."""
+last observed box, which way it goes, whether it means to cross at all, and whether annotators found
+it worth tagging."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

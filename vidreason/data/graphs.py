@@ -29,21 +29,12 @@ class GraphBuilder:
         scenes: The videos that `windows` was made of.
         windows: W windows of T observed boxes.
         features: Groups of `vidreason.features` that the graphs may show.
-        canonical: Show every window as if its target ended in the left half of the image, by
-            mirroring the others. A street and its mirror image then are one and the same sample,
-            and moving or facing to the right means toward the road.
 
     Raises:
         DataError: `features` names no such group.
     """
 
-    def __init__(
-        self,
-        scenes: Sequence[Scene],
-        windows: Windows,
-        features: Sequence[str],
-        canonical: bool = True,
-    ) -> None:
+    def __init__(self, scenes: Sequence[Scene], windows: Windows, features: Sequence[str]) -> None:
         check_features(features)
         self.windows, self.features = windows, tuple(features)
         scene_rows = _bases([len(s.frame) for s in scenes])
@@ -80,7 +71,7 @@ class GraphBuilder:
         self.frame_rows = torch.from_numpy(scene_frames[w.scene][:, None] + self.frames)
         self.target = scene_tracks[w.scene] + w.track
         middle = self.box[rows[:, -1], 0::2].mean(1)
-        self.mirror = (middle > self.size[w.scene, 0] / 2) & canonical
+        self.on_right = (middle > self.size[w.scene, 0] / 2).numpy()
         self.label, self.tags = _answers(w.label), _answers(w.tags)
         self.others, self.others_ptr = self._neighbours(scene_tracks)
 
@@ -107,10 +98,14 @@ class GraphBuilder:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __call__(self, index: Sequence[int] | np.ndarray) -> HeteroData:
-        """Graphs of the windows at `index` (B,)."""
+    def __call__(
+        self, index: Sequence[int] | np.ndarray, mirror: np.ndarray | None = None
+    ) -> HeteroData:
+        """Graphs of the windows at `index` (B,), left and right swapped where `mirror` (B,) is."""
         index = np.asarray(index, np.int64)
-        windows, mirror = len(index), self.mirror[torch.from_numpy(index)]
+        windows, swap = len(index), torch.zeros(len(index), dtype=torch.bool)
+        if mirror is not None:
+            swap = torch.from_numpy(mirror)
         count = self.others_ptr[index + 1] - self.others_ptr[index]
         ptr = _bases(count + 1)
         batch = np.repeat(np.arange(windows), count + 1)
@@ -129,7 +124,7 @@ class GraphBuilder:
         of = torch.from_numpy(batch)
         box = self.box[rows]  # (N, T, 4) pixels
         width = self.size[scene, 0][of, None, None]
-        box = torch.where(mirror[of, None, None], _mirror(box, width), box)
+        box = torch.where(swap[of, None, None], _mirror(box, width), box)
         seconds = torch.from_numpy(frames).float() / self.fps[scene, None]
 
         other = torch.from_numpy(np.flatnonzero(is_other))
@@ -137,7 +132,7 @@ class GraphBuilder:
         motion = _Motion(box, valid, seconds[of], self.size[scene][of])
         graph = HeteroData()
         person = graph["person"]
-        person.x = self._person(motion, rows, torch.from_numpy(tracks), mirror[of])
+        person.x = self._person(motion, rows, torch.from_numpy(tracks), swap[of])
         person.valid, person.batch, person.ptr = valid, of, torch.from_numpy(ptr)
         near = graph["person", "near", "person"]
         near.edge_index = torch.stack([other, target])

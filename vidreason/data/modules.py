@@ -25,8 +25,8 @@ Split = Literal["train", "val", "test"]
 class IntentData(pl.LightningDataModule):
     """Windows of JAAD, cut and drawn as graphs when a stage asks for them.
 
-    A batch is the graphs of `batch_size` windows, built at once. The order of training samples is a
-    function of (seed, epoch): any number of workers gives the same batches.
+    A batch is the graphs of `batch_size` windows, built at once. Order and mirroring of training
+    samples are functions of (seed, epoch, index): any number of workers gives the same batches.
 
     Args:
         features: Groups of `vidreason.features` that the model may see.
@@ -36,11 +36,13 @@ class IntentData(pl.LightningDataModule):
         root: Folder of JAAD; `$VIDREASON_DATA/jaad` if empty.
         batch_size: Windows in a batch.
         train_stride: Boxes between training windows; the protocol's own if 0.
-        canonical: Mirror the windows whose target ends in the right half of the image.
+        mirror: Which windows to show with left and right swapped: half of the training windows,
+            drawn anew every epoch (`random`), or, in every split, those whose target ends in the
+            right half of the image (`canonical`), so that to the right is always toward the road.
         folds: Parts that the training videos are dealt into, one to be held out by each member of
             an ensemble; 1 holds out nothing.
         workers: Processes that build batches; 0 builds them in the training process.
-        seed: Of order and folds.
+        seed: Of order, mirroring and folds.
         predict_split: Which split `predict` takes.
 
     Raises:
@@ -56,7 +58,7 @@ class IntentData(pl.LightningDataModule):
         root: str = "",
         batch_size: int = 128,
         train_stride: int = 0,
-        canonical: bool = True,
+        mirror: Literal["none", "random", "canonical"] = "random",
         folds: int = 1,
         workers: int = 0,
         seed: int = 0,
@@ -80,7 +82,7 @@ class IntentData(pl.LightningDataModule):
         self.features, self.protocol, self.subset = tuple(features), protocol, subset
         self.horizon, self.observed = horizon, OBSERVED[protocol]
         self.root = Path(root) if root else data_root("jaad")
-        self.batch_size, self.train_stride, self.canonical = batch_size, train_stride, canonical
+        self.batch_size, self.train_stride, self.mirror = batch_size, train_stride, mirror
         self.workers, self.seed, self.folds = workers, seed, folds
         self.predict_split = predict_split
         self.scenes: dict[str, list[Scene]] = {}
@@ -111,12 +113,15 @@ class IntentData(pl.LightningDataModule):
                 problem = f"no window of protocol {self.protocol!r} in split {split!r}"
                 raise DataError(self.root, problem, "check the copy with `vidreason data check`")
             self.scenes[split], self.windows[split] = part, windows
-            builder = GraphBuilder(part, windows, self.features, self.canonical)
+            builder = GraphBuilder(part, windows, self.features)
+            mirror = "none" if self.mirror == "random" and split != "train" else self.mirror
             # No fold outside training: what no member has seen, all of them may judge.
             fold = np.full(len(part), -1)
             if split == "train" and self.folds > 1:
                 fold = np.random.default_rng(self.seed).permutation(len(part)) % self.folds
-            self._graphs[split] = _Graphs(builder, torch.from_numpy(fold[windows.scene]))
+            self._graphs[split] = _Graphs(
+                builder, torch.from_numpy(fold[windows.scene]), mirror, self.seed
+            )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch."""
@@ -154,7 +159,7 @@ def _whole(batch: HeteroData) -> HeteroData:
 
 
 class _EpochSampler(Sampler[int]):
-    """A permutation that is a function of (seed, epoch)."""
+    """A permutation per (seed, epoch); item `epoch * samples + index` carries the epoch along."""
 
     def __init__(self, samples: int, seed: int) -> None:
         self.samples, self.seed, self.epoch = samples, seed, 0
@@ -168,19 +173,36 @@ class _EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
-        return iter(order.tolist())
+        return iter((self.epoch * self.samples + order).tolist())
 
 
 class _Graphs(Dataset[HeteroData]):
-    """Graphs by the batch: torch's loader hands a whole batch of indices to `__getitems__`."""
+    """Graphs by the batch: torch's loader hands a whole batch of items to `__getitems__`."""
 
-    def __init__(self, builder: GraphBuilder, fold: Tensor) -> None:
-        self.builder, self.fold = builder, fold
+    def __init__(self, builder: GraphBuilder, fold: Tensor, mirror: str, seed: int) -> None:
+        self.builder, self.fold, self.mirror, self.seed = builder, fold, mirror, seed
 
     def __len__(self) -> int:
         return len(self.builder)
 
-    def __getitems__(self, index: list[int]) -> HeteroData:
-        graph = self.builder(index)
-        graph.fold = self.fold[index]
+    def __getitems__(self, items: list[int]) -> HeteroData:
+        item = np.asarray(items, np.int64)
+        index = item % len(self)
+        mirror = {
+            "none": None,
+            "random": coin(self.seed, item),
+            "canonical": self.builder.on_right[index],
+        }[self.mirror]
+        graph = self.builder(index, mirror)
+        graph.fold = self.fold[torch.from_numpy(index)]
         return graph
+
+
+def coin(seed: int, items: np.ndarray) -> np.ndarray:
+    """A fair coin (B,) for each item, by hashing (seed, item): SplitMix64 (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = items.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
+        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) & np.uint64(1)).astype(bool)

@@ -44,7 +44,7 @@ class Windows:
         time_to_event: (W,) boxes from the last observed one to the event; -1 for `stip`.
         label: (W, T + K) int8: the tag of each observed box, then the answers; 1 crosses, 0 does
             not, -1 is not tagged.
-        tags: (W, 4) int8, the questions of `TAGS`: 1 yes, 0 no, -1 is not tagged.
+        tags: (W, 5) int8, the questions of `TAGS`: 1 yes, 0 no, -1 unknown.
         clean: (W,) bool: not a positive whose crossing has begun or has no known start.
     """
 
@@ -194,10 +194,14 @@ def _benchmark(
 def _tags(scene: Scene, k: int, last: np.ndarray) -> np.ndarray:
     """`TAGS` of the windows of track k that end in the rows `last`."""
     tagged = scene.facts["behaviour"][k] == 1
-    whole = [scene.facts["motion_direction"][k] == 1, scene.facts["crossing"][k] >= 0]
+    whole = [
+        scene.facts["motion_direction"][k] == 1 if tagged else -1,
+        scene.facts["crossing"][k] >= 0 if tagged else -1,
+        tagged,
+    ]
     return np.stack(
         [scene.labels["action"][last], scene.labels["look"][last]]
-        + [np.full(len(last), fact if tagged else -1, np.int8) for fact in whole],
+        + [np.full(len(last), fact, np.int8) for fact in whole],
         axis=1,
     )
 
