@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 import yaml
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress
+from rich.progress import DownloadColumn, Progress, ProgressColumn
 
 from vidreason.errors import DataError
 
@@ -97,6 +97,18 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def progress(*columns: ProgressColumn) -> Progress:
+    """A progress bar in the error stream, with further columns; nothing if that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        *Progress.get_default_columns(),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 << 30) -> None:
     """Copies an http(s) address or a local file to `out`, with a progress bar on a terminal.
 
@@ -111,7 +123,6 @@ def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 <
     """
     if "://" in url and not url.startswith(("http://", "https://")):
         raise DataError(url, "is not an http(s) address", "give one, or the path of a file")
-    console = Console(stderr=True)
     digest = hashlib.sha256()
     size = 0
     try:
@@ -119,13 +130,7 @@ def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 <
             _open(url) as (source, total),
             write_atomic(out) as temporary,
             temporary.open("wb") as file,
-            Progress(
-                *Progress.get_default_columns(),
-                DownloadColumn(),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            ) as bar,
+            progress(DownloadColumn()) as bar,
         ):
             task = bar.add_task("fetching", total=total)
             while chunk := source.read(_CHUNK):

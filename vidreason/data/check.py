@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from vidreason.data.cvat import attributes, named_values, read_xml, start_tags
 from vidreason.data.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
 from vidreason.errors import DataError
-from vidreason.files import data_root
+from vidreason.files import data_root, progress
 from vidreason.scene import Scene
 
 KINDS = {
@@ -62,7 +61,7 @@ class Report:
         return any(finding.kind in _BROKEN for finding in self.findings)
 
 
-def check(root: Path, progress: bool = False) -> Report:
+def check(root: Path) -> Report:
     """Reads whatever JAAD files are under `root`; any part of the dataset will do.
 
     Raises:
@@ -81,7 +80,7 @@ def check(root: Path, progress: bool = False) -> Report:
     if not names:
         raise DataError(root, "holds no annotations", "point --root at the folder above them")
     counts: Counter[str] = Counter({"videos": len(names)})
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+    with progress() as bar:
         task = bar.add_task("checking JAAD", total=len(names))
         for name in names:
             report.findings += _video_findings(root, name, counts)
@@ -215,7 +214,7 @@ def _appearance_findings(root: Path, scene: Scene) -> Iterator[Finding]:
 def run(args: Namespace) -> int:
     """`vidreason data check`: 0 if the copy is whole, 1 if files are missing or unreadable."""
     root = args.root or data_root(args.dataset)
-    report = check(root, progress=not args.json)
+    report = check(root)
     if args.json:
         print(json.dumps(asdict(report), indent=1))
         return int(report.broken)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import Progress
 
 from vidreason.data.cvat import (
     attributes,
@@ -22,6 +21,7 @@ from vidreason.data.cvat import (
     start_tags,
 )
 from vidreason.errors import DataError
+from vidreason.files import progress
 from vidreason.scene import (
     CROSS,
     EGO_ACTIONS,
@@ -92,6 +92,7 @@ FACTS: dict[str, tuple[str, ...] | None] = {
     "motion_direction": ("n/a", "LAT", "LONG"),
     "traffic_direction": ("OW", "TW"),
 }
+_FLAG = ("0", "1")
 _TAGS = {"occlusion": OCCLUSION, **LABELS}
 _MEND = "correct the file, or restore it with `vidreason data get jaad`"
 
@@ -177,7 +178,7 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
         # Not rich's track(): an error would leave its generator to the garbage collector, which may
         # close it inside rich's own thread and wait for ever.
         scenes = []
-        with Progress(transient=True) as bar:
+        with progress() as bar:
             task = bar.add_task("reading JAAD", total=len(names))
             for name in names:
                 scenes.append(read_video(root, name))
@@ -416,7 +417,7 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
                     path,
                     name,
                     row.get(name, "(missing)"),
-                    "01",
+                    _FLAG,
                     f"track {tracks.ids[k]}",
                 )
                 for name in APPEARANCE
@@ -463,7 +464,7 @@ def _frame_codes(
 
 def _read_traffic(path: Path, length: int) -> tuple[str, dict[str, np.ndarray]]:
     text = read_xml(path)
-    words = {name: TRAFFIC_LIGHT if name == "traffic_light" else "01" for name in SIGNALS}
+    words = {name: TRAFFIC_LIGHT if name == "traffic_light" else _FLAG for name in SIGNALS}
     return content(text, "road_type"), _frame_codes(path, text, length, words)
 
 
