@@ -1,0 +1,40 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+from hypothesis import settings
+
+from vidreason.data.jaad import read_jaad
+
+# Examples are the same in every run: a test fails because of the code, not of luck.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.load_profile("same")
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory):
+    """Three made-up videos; not to be written to."""
+    return tiny.jaad(tmp_path_factory.mktemp("tiny") / "jaad")
+
+
+@pytest.fixture
+def copy(tiny_root, tmp_path):
+    """The same videos, to be written to."""
+    return Path(shutil.copytree(tiny_root, tmp_path / "jaad"))
+
+
+@pytest.fixture(scope="session")
+def real_root():
+    """The real JAAD."""
+    root = Path(os.environ.get("VIDREASON_DATA", "")) / "jaad"
+    if "VIDREASON_DATA" not in os.environ or not root.is_dir():
+        pytest.skip("$VIDREASON_DATA/jaad is not there")
+    return root
+
+
+@pytest.fixture(scope="session")
+def real(real_root):
+    """Scenes of the real JAAD."""
+    return read_jaad(real_root)
