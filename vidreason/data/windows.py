@@ -217,7 +217,7 @@ def window_table(windows: Windows, scenes: Sequence[Scene]) -> pa.Table:
             "first_frame": windows.first_frame,
             "last_frame": windows.last_frame,
             "time_to_event": windows.time_to_event,
-            "label": label.tolist() if stip else label[:, 0],
+            "label": pa.array(list(label), pa.list_(pa.int8())) if stip else label[:, 0],
         }
     )
 
