@@ -1,0 +1,281 @@
+"""`IntentTask`: trains and applies a network that forecasts crossings on scene graphs."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.swa_utils import AveragedModel
+from torch_geometric.data import HeteroData
+
+from vidreason.data.modules import IntentData
+from vidreason.errors import DataError
+from vidreason.features import is_oracle
+from vidreason.metrics import (
+    accuracy,
+    average_precision,
+    balanced_accuracy,
+    best_threshold,
+    f1,
+    roc_auc,
+)
+from vidreason.predictions import prediction_columns, write_predictions
+
+
+class IntentTask(pl.LightningModule):
+    """Binary cross-entropy on whatever is labelled, judged on the predicted columns.
+
+    Judged are the exponential moving average of the weights and, where the data have folds, every
+    training window too, by the member that was trained without its fold. The decision threshold is
+    chosen on these validation windows after every epoch and stored with the weights; testing and
+    predicting use it as it is.
+
+    Args:
+        net: Graphs of B windows to logits (B, T + K) or (M, B, T + K [+ A]) of M members: T
+            detections in the observed steps, K predictions, and answers to A tags.
+        protocol: Of the data. Decides which epoch is best: by AUROC, for `stip` by accuracy.
+        horizon: Predicted columns K.
+        folds: Of the data; more than one asks for as many members.
+        lr: Greatest learning rate of AdamW.
+        weight_decay: Of AdamW.
+        schedule: Learning rate over the whole training: one cycle (Smith 2018), or constant.
+        balanced: Weigh both answers of the predicted columns alike, by their share in training.
+        detection_weight: Of the loss in the observed steps.
+        tag_weight: Of the loss on the tags.
+        objective: What the threshold makes greatest on validation; F1 if not given, accuracy for
+            `stip`.
+        average: Decay per step of the moving average of the weights; 0 takes the last weights.
+
+    Raises:
+        DataError: An option out of range.
+    """
+
+    threshold: Tensor
+    prevalence: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        protocol: str = "benchmark",
+        horizon: int = 1,
+        folds: int = 1,
+        lr: float = 2e-3,
+        weight_decay: float = 0.05,
+        schedule: Literal["one_cycle", "constant"] = "one_cycle",
+        balanced: bool = True,
+        detection_weight: float = 0.5,
+        tag_weight: float = 0.5,
+        objective: Literal["f1", "accuracy", "balanced_accuracy"] | None = None,
+        average: float = 0.99,
+    ) -> None:
+        super().__init__()
+        for name, value, good in (
+            ("lr", lr, 0 < lr < math.inf),
+            ("weight_decay", weight_decay, 0 <= weight_decay < math.inf),
+            ("detection_weight", detection_weight, 0 <= detection_weight < math.inf),
+            ("tag_weight", tag_weight, 0 <= tag_weight < math.inf),
+            ("average", average, 0 <= average < 1),
+        ):
+            if not good:
+                raise DataError(f"model.{name}", f"{value} is out of range", "correct the option")
+        members = getattr(net, "members", 1)
+        if folds not in (1, members):
+            problem = f"{folds} for a network of {members} members"
+            raise DataError("data.folds", problem, "set it to 1 or to model.net.members")
+        self.net, self.horizon, self.balanced = net, horizon, balanced
+        self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
+        self.detection_weight, self.tag_weight = detection_weight, tag_weight
+
+        def step(averaged: Any, current: Any, steps: Tensor | int) -> None:
+            # The first steps weigh more, so that the initial weights are soon forgotten.
+            decay = min(average, (1 + int(steps)) / (10 + int(steps)))
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+
+        self.averaged = AveragedModel(net, multi_avg_fn=step).requires_grad_(False)
+        stip = protocol == "stip"
+        self.monitor, self.monitor_mode = ("val/acc" if stip else "val/auc"), "max"
+        self.objective = objective or ("accuracy" if stip else "f1")
+        self.register_buffer("threshold", torch.tensor(0.5))
+        self.register_buffer("prevalence", torch.tensor(0.5))
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the schedule moves with every step, so that a resumed run meets the same rates."""
+        weights = self.net.parameters()
+        optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            mend = "set it, or model.schedule to constant"
+            raise DataError("trainer.max_epochs", "a cycle needs an end", mend)
+        # Two steps are the least that a cycle can be made of.
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.lr, total_steps=max(2, int(steps)), pct_start=0.15
+        )
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_fit_start(self) -> None:
+        """Takes the share of crossings from the training windows."""
+        if self.balanced:
+            label = self.trainer.datamodule.windows["train"].label[:, -self.horizon :]  # type: ignore[attr-defined]
+            share = float((label[label >= 0] == 1).mean()) if (label >= 0).any() else 0.0
+            if not 0 < share < 1:
+                problem = f"{share:.0%} of the training labels are crossings"
+                raise DataError("data", problem, "take a larger split, or model.balanced=false")
+            self.prevalence.fill_(share)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Moves the average of the weights."""
+        self.averaged.update_parameters(self.net)
+
+    def loss(self, logits: Tensor, graph: HeteroData) -> Tensor:
+        """Sum over the members of the mean losses on predictions, detections and tags, nats.
+
+        Args:
+            logits: (M, B, T + K) or, with tags, (M, B, T + K + A).
+            graph: With `y` (B, T + K) and `tags` (B, A), NaN where nothing is labelled, and `fold`
+                (B,), whose windows the member of that number does not learn from.
+        """
+        answer = torch.cat([graph.y, graph.tags], 1)[:, : logits.shape[-1]]
+        member = torch.arange(len(logits), device=logits.device)
+        learns = (member[:, None] != graph.fold)[..., None] & ~answer.isnan()
+        answer = answer.nan_to_num(0.0).expand_as(logits)
+        # Masked before the loss as well: NaN times 0 is NaN.
+        logits = logits.where(learns, 0.0)
+        loss = binary_cross_entropy_with_logits(logits, answer, reduction="none") * learns
+
+        def mean(part: Tensor, asked: Tensor) -> Tensor:
+            return (part.sum((1, 2)) / asked.sum((1, 2)).clamp(min=1)).sum()
+
+        steps = graph.y.shape[1] - self.horizon
+        parts = [steps, self.horizon, logits.shape[-1] - graph.y.shape[1]]
+        detected, predicted, tagged = loss.split(parts, -1)
+        asked = learns.split(parts, -1)
+        crosses = answer[..., steps : steps + self.horizon] > 0.5
+        weight = torch.where(crosses, 0.5 / self.prevalence, 0.5 / (1 - self.prevalence))
+        return (
+            mean(predicted * weight, asked[1])
+            + self.detection_weight * mean(detected, asked[0])
+            + self.tag_weight * mean(tagged, asked[2])
+        )
+
+    def _logits(self, net: nn.Module, graph: HeteroData) -> Tensor:
+        """(M, B, T + K [+ A])."""
+        logits = net(graph).float()
+        return logits if logits.dim() == 3 else logits[None]
+
+    def _probability(self, logits: Tensor, graph: HeteroData) -> Tensor:
+        """Of the predicted columns, (B, K): the mean of the members that did not learn from them.
+
+        Raises:
+            DataError: A logit is not finite.
+        """
+        steps = graph.y.shape[1] - self.horizon
+        probability = logits[..., steps : graph.y.shape[1]].sigmoid()
+        if not (finite := probability.isfinite().all(2).all(0)).all():
+            window = int(graph.window[~finite][0])
+            problem, mend = "the network gives NaN", "train again with a smaller learning rate"
+            raise DataError("model", problem, mend, f"window {window}")
+        member = torch.arange(len(logits), device=logits.device)
+        judges = ((graph.fold < 0) | (graph.fold == member[:, None])).float()[..., None]
+        return (probability * judges).sum(0) / judges.sum(0)
+
+    def training_step(self, graph: HeteroData) -> Tensor:
+        """The loss of one batch."""
+        loss = self.loss(self._logits(self.net, graph), graph)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(graph.window))
+        return loss
+
+    def validation_step(self, graph: HeteroData, batch: int, dataloader_idx: int = 0) -> None:
+        """Collects probabilities; `on_validation_epoch_end` judges them."""
+        self._judge_later(graph)
+
+    def test_step(self, graph: HeteroData) -> None:
+        """Like `validation_step`."""
+        self._judge_later(graph)
+
+    def _judge_later(self, graph: HeteroData) -> None:
+        logits = self._logits(self.averaged.module, graph)
+        probability = self._probability(logits, graph)
+        label = graph.y[:, -self.horizon :]
+        asked = ~label.isnan()
+        self._seen.append((probability[asked].cpu(), label[asked].cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Chooses the threshold, then measures with it."""
+        # A few batches of a sanity check may well hold one class only.
+        if self.trainer.sanity_checking:
+            self._seen.clear()
+        else:
+            self._judge("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Measures with the threshold that validation has chosen."""
+        self._judge("test")
+
+    def _judge(self, split: str) -> None:
+        probability, label = (torch.cat(part).numpy() for part in zip(*self._seen, strict=True))
+        self._seen.clear()
+        if split == "val":
+            self.threshold.fill_(best_threshold(probability, label, self.objective))
+        cut = float(self.threshold)
+        values = {
+            "auc": roc_auc(probability, label),
+            "ap": average_precision(probability, label),
+            "f1": f1(probability, label, threshold=cut),
+            "balanced_accuracy": balanced_accuracy(probability, label, threshold=cut),
+            "acc": accuracy(probability, label, threshold=cut),
+        }
+        for name, value in values.items():
+            name = f"{split}/{name}"
+            self.log(name, float(value), prog_bar=name == self.monitor)
+
+    def predict_step(self, graph: HeteroData) -> dict[str, Tensor]:
+        """Index `window` (B,) into the data's windows, and `probability` (B, K) float32."""
+        probability = self._probability(self._logits(self.averaged.module, graph), graph)
+        return {"window": graph.window, "probability": probability}
+
+    def write_predictions(
+        self,
+        folder: Path,
+        batches: Sequence[Mapping[str, Tensor]],
+        data: IntentData,
+        config: Mapping[str, Any],
+    ) -> Path:
+        """Writes what `predict_step` gave as `predictions.parquet`; other splits get their name.
+
+        Args:
+            folder: Of the run.
+            batches: All that `predict_step` returned.
+            data: Where the graphs came from.
+            config: Of the run; without `seed_everything` it identifies runs that differ by seed.
+        """
+        split = data.predict_split
+        row = torch.cat([batch["window"] for batch in batches]).cpu().numpy()
+        probability = torch.cat([batch["probability"] for batch in batches]).cpu().numpy()
+        windows = data.windows[split]
+        same = {key: value for key, value in config.items() if key != "seed_everything"}
+        meta = {
+            "dataset": "jaad",
+            "protocol": data.protocol,
+            "subset": data.subset,
+            "split": split,
+            "features": list(data.features),
+            "oracle": is_oracle(data.features),
+            "threshold": float(self.threshold),
+            "n_expected": int(np.sum(windows.label[:, windows.observed :] >= 0)),
+            "seed": config["seed_everything"],
+            "config": hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16],
+        }
+        name = "predictions" if split == "test" else f"predictions-{split}"
+        columns = prediction_columns(windows.take(row), data.scenes[split], probability)
+        write_predictions(folder / f"{name}.parquet", columns, meta)
+        return folder / f"{name}.parquet"

@@ -1,0 +1,145 @@
+"""Options of training: what may be named and set, and one line about what may not."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import get_loader, set_loader, set_parsing_settings
+from pytorch_lightning.cli import LightningArgumentParser
+from torch import nn
+
+from vidreason.data.windows import OBSERVED
+from vidreason.errors import DataError
+
+ALLOWED = ("vidreason", "pytorch_lightning", "lightning", "torch.optim", "torch.nn")
+"""Where classes named in configurations and on the command line may come from."""
+
+LINKS = {
+    "data.seed": ("seed_everything", int),
+    "model.protocol": ("data.protocol", None),
+    "model.horizon": ("data.horizon", None),
+    "model.folds": ("data.folds", None),
+    "model.net.features": ("data.features", None),
+    "model.net.observed": ("data.protocol", OBSERVED.get),
+    "model.net.horizon": ("data.horizon", None),
+}
+"""Options that follow from another one, by a function or as they are; without `init_args`."""
+
+_BASES = (pl.LightningModule, pl.LightningDataModule, nn.Module)
+_HELP = "see `vidreason fit --help`"
+# A union's complaint holds one complaint for each member; these lines of it say nothing.
+_NOISE = re.compile(
+    r"Does not validate|Subtypes:|Errors:|Given value|- Expected a (<class 'NoneType'>|path but)"
+)
+_yaml = get_loader("yaml")
+
+
+def refuse_linked(key: str) -> None:
+    """Refuses to set what a link would overwrite silently.
+
+    Raises:
+        DataError: `key` is in `LINKS`.
+    """
+    if link := LINKS.get(key.replace("init_args.", "")):
+        raise DataError(key, f"follows from {link[0]}", "remove it")
+
+
+def _load_yaml(text: str) -> Any:
+    """YAML without aliases, keys given twice, and keys that a link sets."""
+    nodes: list[tuple[str, yaml.Node | None]] = [("", yaml.compose(text, yaml.SafeLoader))]
+    known = set()
+    for path, node in nodes:  # grows as it is read
+        if id(node) in known:
+            # A few aliases of aliases are gigabytes, and one that contains itself never ends.
+            raise DataError(path.removesuffix("."), "is a YAML alias", "write the value out")
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += [(path, item) for item in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            names = set()
+            for key, value in node.value:
+                name = f"{path}{key.value}"
+                if name in names:
+                    place = f"line {key.start_mark.line + 1}"
+                    raise DataError(name, "is given twice", "keep one", place)
+                names.add(name)
+                refuse_linked(name)
+                nodes.append((f"{name}.", value))
+    return _yaml(text)
+
+
+set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))
+# By default jsonargparse imports whatever class a value names, and Lightning has it read
+# configurations from anywhere.
+set_parsing_settings(
+    config_read_mode_fsspec_enabled=False,
+    import_path_denylist=["*"],
+    import_path_allowlist=list(ALLOWED),
+)
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line: key, value, what was expected, the nearest name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exits with 2, unless another parser asked."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {DataError(*self._explain(message))}\n")
+
+    def _explain(self, message: str) -> tuple[str, str, str]:
+        """Key, problem and mend; the last line that says something says what it is."""
+        key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+        classes = re.findall(r"class_path '([\w.]+)'", message)
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        last = [line for line in lines if not _NOISE.match(line)][-1]
+        last = re.sub(r'^(- )?(Parser key "[^"]+": )?', "", last)
+        unknown = (
+            r"unrecognized arguments: --([^\s=]+)|(?:Group '(.+)' )?does not accept option '(.+)'"
+            r"|Option '(.+)' is not accepted"
+        )
+        if found := re.search(unknown, last):
+            name, problem, names = ".".join(filter(None, (key, *found.groups()))), "", self._keys()
+            if classes:
+                module, _, problem = classes[-1].rpartition(".")
+                names = list(inspect.signature(getattr(sys.modules[module], problem)).parameters)
+            near = _nearest(name.removeprefix(f"{key}."), names)
+            return name, f"no such option{' of ' if problem else ''}{problem}", near
+        if found := re.search(r"Importing '(.+)' is not allowed", last):
+            return (
+                key or self.prog,
+                f"{found[1]} is foreign code",
+                f"name a class of {', '.join(ALLOWED)}",
+            )
+        if found := re.search(r"Expected a dot import path string: (\S+)", last):
+            names = [child.__name__ for base in _BASES for child in _children(base)]
+            return key, f"no class {found[1]!r}", _nearest(found[1], names)
+        if found := re.search(r"^Expected an? (.+?)(?:\. Got value: (.*))?$", last):
+            value = found[2] or message.rpartition("Given value: ")[2]
+            kind = re.sub(r"<class '(\w+)'>", r"\1", found[1]).replace("typing.Literal", "one of ")
+            return key, f"is {value!r}", f"expected {kind}"
+        if found := re.search("arguments are required: (.*)", last):
+            return found[1], "is missing", "give a configuration with -c FILE"
+        return key or "usage", last if key else " ".join(lines), _HELP
+
+    def _keys(self) -> list[str]:
+        verbs = self._subcommands_action.choices.values() if self._subcommands_action else ()
+        return sorted({action.dest for parser in (self, *verbs) for action in parser._actions})
+
+
+def _children(base: type) -> Iterator[type]:
+    child: type
+    for child in base.__subclasses__():
+        if child.__module__.startswith("vidreason."):
+            yield child
+        yield from _children(child)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {near[0]!r}?" if near else _HELP

@@ -1,0 +1,252 @@
+"""The folder of a run: what it was made with, its metrics, and checkpoints that outlive a crash."""
+
+import csv
+import io
+import json
+import math
+import platform
+import zipfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
+
+from vidreason import __version__
+from vidreason.errors import DataError
+from vidreason.files import write_atomic
+
+# What a run leaves that stopped before its first checkpoint; it may start over.
+_LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard"}
+
+
+def checkpoint_path(folder: Path, name: str) -> Path:
+    """Where the checkpoint `best` or `last` of a run lies; any other name is a file.
+
+    Raises:
+        DataError: There is none.
+    """
+    own = name in ("best", "last")
+    path = folder / "checkpoints" / f"{name}.ckpt" if own else Path(name)
+    if not path.is_file():
+        raise DataError(path, "no such checkpoint", "fit first, or give another --ckpt_path")
+    return path
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder that holds anything but the leftovers of a run without a checkpoint.
+
+    Raises:
+        DataError: Names the two ways on.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(folder, "is a file", "set trainer.default_root_dir to a folder")
+    if folder.is_dir() and {p.name for p in folder.iterdir()} - _LEFTOVERS:
+        mend = "add --resume to continue it, or set trainer.default_root_dir to another folder"
+        raise DataError(folder, "holds a run already", mend)
+
+
+class CheckpointFiles(CheckpointIO):
+    """Writes checkpoints whole or not at all; reads tensors and plain values only.
+
+    Args:
+        model: Whose weights are read and written.
+        config: What the run was made with, plain values by dotted names; goes into checkpoints.
+        fixed: The names whose value must be that of the checkpoint.
+    """
+
+    def __init__(
+        self, model: pl.LightningModule, config: Mapping[str, Any], fixed: set[str]
+    ) -> None:
+        self.model, self.config, self.fixed = model, dict(config), fixed
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Replaces `path` in one step.
+
+        Raises:
+            DataError: A weight is not finite.
+        """
+        _check_finite(path, checkpoint["state_dict"])
+        # Through memory: torch reports a full disk as an internal error.
+        buffer = io.BytesIO()
+        torch.save({**checkpoint, "vidreason": self.config}, buffer)
+        with write_atomic(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads a checkpoint of this model; `weights_only` is always true.
+
+        Raises:
+            DataError: Damaged, not ours, or of another model.
+        """
+        checkpoint = _read(Path(path))
+        stored, mend = checkpoint["vidreason"], "give the configuration and checkpoint of one run"
+        for name in sorted(self.fixed):
+            here, there = str(self.config[name]), str(stored.get(name, "(not set)"))
+            if here != there:
+                raise DataError(path, f"made with {name}={there}, not {here}", mend)
+        state = self.model.state_dict()
+        shapes = [
+            {name: tuple(value.shape) for name, value in weights.items()}
+            for weights in (checkpoint["state_dict"], state)
+        ]
+        for name in {**shapes[1], **shapes[0]}:
+            there, here = (str(shape.get(name, "missing")) for shape in shapes)
+            if here != there:
+                raise DataError(path, f"weight {name} is {there}, the model's is {here}", mend)
+        _check_finite(path, checkpoint["state_dict"])
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Removes one file."""
+        Path(path).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    mend = "give another checkpoint"
+    try:
+        # torch does not look at the checksums of its own archive.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise DataError(path, "is damaged (wrong checksum)", mend, damaged)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (DataError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # whatever a garbled file makes zipfile and torch stumble over
+        if type(error).__name__ == "UnpicklingError":
+            problem = "holds more than tensors and plain values, so it was not read"
+        else:
+            problem = f"is damaged or no checkpoint ({type(error).__name__})"
+        raise DataError(path, problem, mend) from None
+    parts = {"vidreason": dict, "state_dict": dict, "pytorch-lightning_version": str}
+    if not isinstance(checkpoint, dict) or not all(
+        isinstance(checkpoint.get(name), kind) for name, kind in parts.items()
+    ):
+        raise DataError(path, "is not a checkpoint of vidreason", mend)
+    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
+        raise DataError(path, "has weights that are no tensors", mend)
+    return checkpoint
+
+
+def _check_finite(path: Any, weights: Mapping[str, Tensor]) -> None:
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            mend = "train with a smaller model.lr or with trainer.gradient_clip_val"
+            raise DataError(path, f"weight {name} is not finite", mend)
+
+
+class RunFolder(Checkpoint):
+    """Keeps the run folder, and makes every step a function of (state, seed, epoch, batch).
+
+    A `Checkpoint`, because Lightning calls these last: what is saved holds the state that the
+    other callbacks have at the end of the epoch.
+
+    Args:
+        folder: Of the run.
+        config: Text of `config.yaml`.
+        command: The command line.
+        seed: Of the run.
+    """
+
+    def __init__(self, folder: Path, config: str, command: str, seed: int) -> None:
+        self.folder, self.config, self.command, self.seed = folder, config, command, seed
+        self.best: float | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says what the run is made with, once data and checkpoint could be read."""
+        packages = ("torch", "pytorch-lightning", "torch-geometric")
+        run = {
+            "command": self.command,
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "vidreason": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in packages},
+            },
+        }
+        for name, text in (("config.yaml", self.config), ("run.json", json.dumps(run, indent=1))):
+            with write_atomic(self.folder / name) as temporary:
+                temporary.write_text(text.rstrip() + "\n", "utf-8")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws the order of a resumed run's first epoch again.
+
+        Lightning asks worker processes for their first batches before it knows what is resumed.
+        """
+        epoch = trainer.current_epoch
+        set_epoch = getattr(getattr(trainer.train_dataloader, "sampler", None), "set_epoch", None)
+        if epoch and set_epoch:
+            set_epoch(epoch)
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seeds dropout and noise anew, so that a checkpoint need not hold generators.
+
+        Not once per epoch: Lightning leaves out that hook in the first epoch after resuming.
+        """
+        numbers = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx))
+        torch.manual_seed(int(numbers.generate_state(1)[0]))
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Stops before a loss that is not finite can reach the weights.
+
+        Raises:
+            DataError: Names the step.
+        """
+        if not loss.isfinite():
+            place = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+            mend = "lower model.lr or set trainer.gradient_clip_val"
+            raise DataError("training", f"the loss is {loss.item()}", mend, place)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the row of metrics, `best.ckpt` if it is the best epoch so far, `last.ckpt`."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **metrics}
+        self._add_row(row)
+        score = metrics.get(str(pl_module.monitor))  # there is none before the first validation
+        if score is not None and math.isnan(score):
+            problem, mend = f"{pl_module.monitor} is undefined", "validate on both classes"
+            raise DataError("validation", problem, mend)
+        sign = -1 if pl_module.monitor_mode == "min" else 1
+        if score is not None and (self.best is None or sign * score > sign * self.best):
+            self.best = score
+            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt")
+        trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        path = self.folder / "metrics.csv"
+        rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                # A run killed between the row and the checkpoint repeats the epoch.
+                rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
+        rows.append(row)
+        with write_atomic(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list({name: None for r in rows for name in r}))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.best = state_dict["best"]

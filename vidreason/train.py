@@ -1,0 +1,230 @@
+"""`vidreason fit`, `validate`, `test` and `predict`: LightningCLI, one folder per run.
+
+A run folder holds `config.yaml` (everything that was set), `run.json` (with what), `metrics.csv`
+(a row per epoch), `checkpoints/best.ckpt`, `checkpoints/last.ckpt` and `tensorboard/`. A run that
+was stopped, even by a power cut, continues from its last complete epoch as if nothing had happened.
+"""
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+from jsonargparse.typing import restricted_number_type
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+import vidreason.intent
+import vidreason.models  # noqa: F401  imported, its classes can be named without their module
+from vidreason.errors import DataError
+from vidreason.options import LINKS, Parser, refuse_linked
+from vidreason.runs import CheckpointFiles, RunFolder, check_free, checkpoint_path
+
+# Where the data lies and who loads it changes no result; `data.seed` is `seed_everything`.
+_FREE = ("data.root", "data.workers", "data.seed", "data.predict_split")
+# What of the trainer does. The schedule of the learning rate ends with the last epoch.
+_TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches", "precision")
+# What must be as in training even when a checkpoint is only applied.
+_SEEN = ("model.net", "data.features", "data.horizon", "data.mirror")
+_SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+_WARNINGS = (
+    ".*does not have many workers",
+    ".*smaller than the logging interval",
+    ".*isinstance.treespec, LeafSpec.",
+    ".*callbacks used to create the checkpoint",
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `fit`, `validate`, `test` or `predict`; wrong usage exits with 2.
+
+    Args:
+        argv: The command line from the verb on.
+
+    Returns:
+        0 done; 130 or 143 stopped by SIGINT or SIGTERM.
+
+    Raises:
+        DataError: Data, checkpoint or option that cannot be used.
+    """
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _CLI(_expand(list(argv)), shlex.join(["vidreason", *argv]))
+    except MisconfigurationException as error:
+        raise DataError("trainer", " ".join(str(error).split()), "correct the option") from error
+    except ValueError as error:
+        if (cause := _wrapped(error)) is None:
+            raise
+        raise cause from error
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+        if not received:
+            raise
+        mend = "; add --resume to continue after the last full epoch" if argv[0] == "fit" else ""
+        print(f"stopped by {signal.Signals(received[0]).name}{mend}", file=sys.stderr)
+        return 128 + received[0]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _wrapped(error: BaseException | None) -> DataError | None:
+    """The `DataError` of a constructor, which jsonargparse wraps."""
+    while error is not None and not isinstance(error, DataError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _expand(argv: list[str]) -> list[str]:
+    """Writes out `--run`, and refuses what is set by a link."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", nargs="?", const="", default=None)
+    known, rest = parser.parse_known_args(argv[1:])
+    for argument in rest:
+        refuse_linked(argument.split("=")[0].removeprefix("--"))
+    if known.run is None:
+        return argv
+    config = Path(known.run) / "config.yaml"
+    if not known.run or not config.is_file():
+        raise DataError("--run", f"{known.run!r} has no config.yaml", "give the folder of a run")
+    return [argv[0], "-c", str(config), "--trainer.default_root_dir", known.run, *rest]
+
+
+class _CLI(LightningCLI):
+    def __init__(self, argv: list[str], command: str) -> None:
+        self.command = command
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            args=argv,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            # Checkpoints name the model for comparison only; nothing is built from what they say.
+            load_from_checkpoint_support=False,
+            save_config_callback=None,
+            # One device: metrics and folder are not made for several processes.
+            trainer_defaults={"deterministic": "warn", "devices": 1},
+            parser_class=Parser,
+            parser_kwargs={"prog": "vidreason", "allow_abbrev": False},
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Options that depend on the verb are left out: one configuration serves all verbs."""
+        more = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
+        return {verb: skip | more for verb, skip in LightningCLI.subcommands().items()}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        text = "of everything that is drawn at random"
+        parser.add_argument("--seed_everything", type=_SEED, default=0, help=text)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for target, (source, function) in LINKS.items():
+            parser.link_arguments(
+                source.replace(".", ".init_args."), target.replace(".", ".init_args."), function
+            )
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        text = "-c RUN/config.yaml --trainer.default_root_dir RUN"
+        parser.add_argument("--run", metavar="RUN", help=f"short for {text}")
+        if subcommand == "fit":
+            text = "continue the run in its folder after the last full epoch"
+            parser.add_argument("--resume", action="store_true", help=text)
+        else:
+            text = "best or last of the run folder, or a file"
+            parser.add_argument("--ckpt_path", default="best", metavar="CKPT", help=text)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)  # Lightning's own warns about sys.argv
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint choose which classes to import and build."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.options = {name: config.pop(name, None) for name in ("run", "resume", "ckpt_path")}
+        if not config.trainer.default_root_dir:
+            mend = "give the folder of the run, such as runs/first"
+            raise DataError("trainer.default_root_dir", "is not set", mend)
+        self.folder = Path(config.trainer.default_root_dir)
+        self.checkpoint: Path | None = None
+        if self.subcommand != "fit":
+            self.checkpoint = checkpoint_path(self.folder, self.options["ckpt_path"])
+        elif self.options["resume"]:
+            self.checkpoint = checkpoint_path(self.folder, "last")
+        else:
+            check_free(self.folder)
+
+    def instantiate_trainer(self, **_: Any) -> pl.Trainer:
+        self._dump_config()
+        parts = {name: self.config_dump[name] for name in ("seed_everything", "model", "data")}
+        parts |= {f"trainer.{name}": self.config_dump["trainer"][name] for name in _TRAINER}
+        self.made_with = {key: value for key, value in _flat(parts) if key not in _FREE}
+        fit = self.subcommand == "fit"
+        fixed = {key for key in self.made_with if fit or key.startswith(_SEEN)}
+        config = dict(self._get(self.config_init, "trainer"))
+        given = config["plugins"] or []
+        config["plugins"] = [
+            CheckpointFiles(self.model, self.made_with, fixed),
+            *(given if isinstance(given, list) else [given]),
+        ]
+        if config["logger"] is None:
+            config["logger"] = (
+                TensorBoardLogger(self.folder, name="tensorboard", version="") if fit else False
+            )
+        callbacks: list[pl.Callback] = (
+            [] if config["enable_progress_bar"] is False else [RichProgressBar()]
+        )
+        if fit and not config["fast_dev_run"]:
+            text = self._parser("fit").dump(self.config["fit"], skip_unset=False)
+            seed = self.made_with["seed_everything"]
+            callbacks.append(RunFolder(self.folder, text, self.command, seed))
+        return self._instantiate_trainer(config, callbacks)
+
+    def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint)
+
+    def validate(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=self.checkpoint)
+
+    def test(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=self.checkpoint)
+
+    def predict(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+        batches = self.trainer.predict(model, datamodule=datamodule, ckpt_path=self.checkpoint)
+        write: Callable[..., Path] = model.write_predictions  # type: ignore[assignment]
+        print(write(self.folder, batches, datamodule, self.made_with))
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and plain values; a class is the value of its own name."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and "class_path" in value:
+            yield name, value["class_path"]
+            yield from _flat(value.get("init_args", {}), f"{name}.")
+        else:
+            yield name, value
