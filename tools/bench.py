@@ -54,7 +54,9 @@ def read(root: Path, runs: int) -> None:
     for column in ("what", "CPU s", "wall s"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, times in rows.items():
-        table.add_row(name, *(f"{statistics.median(t):.2f} ({min(t):.2f})" for t in zip(*times, strict=True)))
+        table.add_row(
+            name, *(f"{statistics.median(t):.2f} ({min(t):.2f})" for t in zip(*times, strict=True))
+        )
     Console().print(table)
 
 

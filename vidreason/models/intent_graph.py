@@ -35,6 +35,7 @@ class IntentGraphNet(nn.Module):
         input_noise: Standard deviation of the noise added to a sample's standardised inputs, the
             same at every step, so that it moves a track rather than shaking it.
         input_dropout: Share of a sample's input columns that are hidden.
+        neighbour_dropout: Share of the other persons that are hidden.
 
     Raises:
         DataError: An option out of range.
@@ -50,6 +51,7 @@ class IntentGraphNet(nn.Module):
         dropout: float = 0.3,
         input_noise: float = 0.3,
         input_dropout: float = 0.1,
+        neighbour_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, low, high in (
@@ -58,6 +60,7 @@ class IntentGraphNet(nn.Module):
             ("dropout", dropout, 0, 0.99),
             ("input_noise", input_noise, 0, 10),
             ("input_dropout", input_dropout, 0, 0.99),
+            ("neighbour_dropout", neighbour_dropout, 0, 1),
         ):
             if not low <= value <= high:
                 problem = f"{value} is not within {low} and {high}"
@@ -66,6 +69,7 @@ class IntentGraphNet(nn.Module):
         around = width["ego"] + len(SIGNALS) * width["infra"]
         self.members, self.dropout = members, dropout
         self.input_noise, self.input_dropout = input_noise, input_dropout
+        self.neighbour_dropout = neighbour_dropout
         self.person_norm = nn.BatchNorm1d(width["person"], affine=False)
         self.edge_norm = nn.BatchNorm1d(width["edge"], affine=False)
         self.around_norm = nn.BatchNorm1d(around, affine=False)
@@ -104,8 +108,12 @@ class IntentGraphNet(nn.Module):
         near, batch = graph["person", "near", "person"], graph["person"].batch
         windows, steps = len(graph.window), x.shape[1]
         edge = standardise(self.edge_norm, near.edge_attr, near.valid)  # (E, T, Dr)
+        valid = near.valid
+        if self.training and self.neighbour_dropout:
+            seen = torch.rand(len(valid), 1, device=x.device) >= self.neighbour_dropout
+            valid = valid & seen
         # Only pairs that are both present send: R of the E T rows.
-        e, t = near.valid.nonzero(as_tuple=True)
+        e, t = valid.nonzero(as_tuple=True)
         told = self._disturb(torch.cat([x[near.edge_index[0]], edge], -1), dim=1)[e, t]
         sent = functional.relu(self.message(told))  # (R, M d)
         slot = batch[near.edge_index[0, e]] * steps + t

@@ -1,0 +1,187 @@
+"""Runs a named set of experiments over several seeds and writes one table.
+
+    python tools/ablate.py inputs --config configs/intent/jaad_all_orientation.yaml
+    python tools/ablate.py results --test          # every configuration, as in the README
+
+The table compares by validation. `--test` adds the figures of the test split, to report; nothing is
+to be chosen by them. Finished runs are kept, so a stopped set goes on where it was.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+NET, TASK, DATA = "--model.net.init_args.", "--model.init_args.", "--data.init_args."
+TEST = ("roc_auc", "f1@0.5", "f1@validation", "accuracy@0.5", "balanced_accuracy@0.5")
+CONFIGS = Path(__file__).parent.parent / "configs" / "intent"
+
+
+def _features(*names: str) -> list[str]:
+    return [f"{DATA}features=[{','.join(names)}]"]
+
+
+SETS: dict[str, dict[str, list[str]]] = {
+    "inputs": {
+        "box": _features("box"),
+        "box, neighbours": _features("box", "neighbours"),
+        "box, ego": _features("box", "ego"),
+        "box, traffic": _features("box", "traffic"),
+        "box, ego, traffic": _features("box", "ego", "traffic"),
+        "box, orientation": _features("box", "orientation"),
+        "without neighbours": _features("box", "ego", "traffic", "orientation"),
+        "everything": _features("box", "neighbours", "ego", "traffic", "orientation"),
+    },
+    "recipe": {
+        "as it is": [],
+        "mirrored at random": [f"{DATA}mirror=random"],
+        "mirrored to one side": [f"{DATA}mirror=canonical"],
+        "not mirrored": [f"{DATA}mirror=none"],
+        "one member": [f"{NET}members=1", f"{DATA}folds=1"],
+        "no noise": [f"{NET}input_noise=0", f"{NET}input_dropout=0"],
+        "no tags": [f"{TASK}tag_weight=0"],
+        "no detection": [f"{TASK}detection_weight=0"],
+        "last weights": [f"{TASK}average=0"],
+        "half as wide": [f"{NET}hidden=32"],
+    },
+    "gates": {
+        gate: [f"{NET}gate={gate}"]
+        for gate in ("uniform", "random", "inner", "cosine", "spatial", "spatial_only", "all")
+    },
+    "temporal": {
+        "pedestrian GRU": [],
+        "no pedestrian GRU": [f"{NET}pedestrian_gru=false"],
+        "context GRU": [f"{NET}context=gru"],
+        "context node": [f"{NET}context=node"],
+    },
+    "layers": {
+        f"{n} layers, {'tied' if tied else 'untied'}": [
+            f"{NET}layers={n}",
+            f"{NET}tied={str(tied).lower()}",
+        ]
+        for n in (1, 2, 3)
+        for tied in (True, False)
+        if n > 1 or tied
+    },
+}
+"""Experiments by set: their name and the options that differ from the configuration."""
+
+
+def experiments(name: str, config: Path) -> dict[str, list[str]]:
+    """Names of the runs of a set, with their command lines after `fit`."""
+    if name == "results":
+        return {path.stem: ["-c", str(path)] for path in sorted(CONFIGS.glob("*.yaml"))}
+    return {label: ["-c", str(config), *options] for label, options in SETS[name].items()}
+
+
+def vidreason(*words: str, threads: int = 1) -> None:
+    """Runs the program in a process of its own; stops with what it said if it fails."""
+    command = [sys.executable, "-m", "vidreason.cli", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def run(folder: Path, arguments: list[str], seed: int, test: bool, threads: int) -> None:
+    """Trains one run to its end and, for `test`, writes its predictions."""
+    if not (folder / "done").exists():
+        resume = ["--resume"] if (folder / "checkpoints" / "last.ckpt").exists() else []
+        vidreason(
+            "fit",
+            *arguments,
+            *resume,
+            f"--seed_everything={seed}",
+            f"--trainer.default_root_dir={folder}",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            threads=threads,
+        )
+        (folder / "done").touch()
+    if test and not (folder / "predictions.parquet").exists():
+        vidreason("predict", "--run", str(folder), "--trainer.enable_progress_bar=false")
+
+
+def best(folder: Path) -> dict[str, float]:
+    """Validation figures of the epoch that was kept."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    monitor = "val/acc" if "stip" in (folder / "config.yaml").read_text() else "val/auc"
+    return max(rows, key=lambda row: row[monitor])
+
+
+def test_figures(path: Path) -> dict[str, tuple[float, float]]:
+    """Mean and sd over the seeds on the test split, whole and clean."""
+    seeds = {entry["split"]: entry["metrics"] for entry in json.loads(path.read_text())["seeds"]}
+    return {
+        f"{split} {key}": (metrics[key]["value"], metrics[key]["sd"])
+        for split, metrics in seeds.items()
+        for key in TEST
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("set", choices=(*SETS, "results"))
+    parser.add_argument("--config", type=Path, default=CONFIGS / "jaad_all_orientation.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--only", nargs="+", help="these experiments of the set")
+    parser.add_argument("--test", action="store_true", help="report the test split too")
+    args = parser.parse_args()
+    chosen = experiments(args.set, args.config)
+    if args.only:
+        chosen = {label: chosen[label] for label in args.only}
+    base = args.out / (args.set if args.set == "results" else f"{args.set}-{args.config.stem}")
+    jobs = [(label, seed) for label in chosen for seed in args.seeds]
+
+    def folder(label: str, seed: int) -> Path:
+        return base / label.replace(" ", "_").replace(",", "") / f"seed{seed}"
+
+    with Progress() as progress, ThreadPoolExecutor(args.jobs) as pool:
+        task = progress.add_task(args.set, total=len(jobs))
+
+        def work(job: tuple[str, int]) -> None:
+            label, seed = job
+            run(folder(label, seed), chosen[label], seed, args.test, 1 if args.jobs > 1 else 2)
+            progress.advance(task)
+
+        list(pool.map(work, jobs))
+        if args.test:
+            for label in chosen:
+                runs = [str(folder(label, seed)) for seed in args.seeds]
+                vidreason("evaluate", *runs, "--out", str(folder(label, 0).parent / "test"))
+
+    table, lines = Table(title=f"{args.set}: mean ± sd of {len(args.seeds)} seeds"), []
+    columns = ("val/auc", "val/f1", "val/acc", "val/balanced_accuracy", "epoch")
+    tested = tuple(f"{split} {key}" for split in ("all", "clean") for key in TEST)
+    for column in ("experiment", *columns, *(tested if args.test else ())):
+        table.add_column(column)
+    for label in chosen:
+        rows = [best(folder(label, seed)) for seed in args.seeds]
+        figures = {
+            c: (float(np.mean(v)), float(np.std(v))) for c in columns if (v := [r[c] for r in rows])
+        }
+        if args.test:
+            figures |= test_figures(folder(label, 0).parent / "test" / "metrics.json")
+        cells = [f"{m:.3f} ± {s:.3f}" for m, s in figures.values()]
+        table.add_row(label, *cells)
+        lines.append({"experiment": label, "mean, sd": figures})
+    Console(width=240).print(table)
+    (base / f"{args.set}.json").write_text(json.dumps(lines, indent=1))
+    print(base / f"{args.set}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""`vidreason demo`: the main job on simulated streets, from annotation files to a picture."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from vidreason import cli
+from vidreason.errors import DataError
+from vidreason.files import share
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.description = """\
+Simulates streets in JAAD's layout, trains an intent model on them, forecasts who will cross on
+streets it has not seen, scores the forecasts beside baselines, and draws some of them. Needs no
+data and no network; takes about two minutes."""
+    parser.epilog = """examples:
+  vidreason demo
+  vidreason demo --out /tmp/demo --videos 120"""
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="(runs/demo) replaced"
+    )
+    parser.add_argument("--videos", type=int, default=100, metavar="N", help="to simulate (100)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    # Imported here, so that `--help` need not wait for them.
+    from vidreason.data.modules import IntentData
+    from vidreason.data.street import write_street
+    from vidreason.drawings import draw_windows
+    from vidreason.predictions import read_predictions
+
+    if args.videos < 20:
+        raise DataError("--videos", f"{args.videos} is too few to learn from", "give 20 or more")
+    if args.out.exists() and any(args.out.iterdir()) and not (args.out / "streets").is_dir():
+        problem = "holds something that is not a demo"
+        raise DataError(args.out, problem, "give another --out")
+    shutil.rmtree(args.out, ignore_errors=True)
+    root, folder = args.out / "streets", args.out / "run"
+    print(f"1/4 simulating {args.videos} streets into {root}")
+    write_street(root, args.videos)
+    print(f"2/4 training {share('configs/intent/demo.yaml').name} into {folder}")
+    given = [f"--data.root={root}", f"--trainer.default_root_dir={folder}"]
+    config = ["-c", str(share("configs/intent/demo.yaml"))]
+    quiet = "--trainer.enable_model_summary=false"
+    steps = (
+        ("fit", *config, *given, quiet),
+        ("predict", "--run", str(folder), "--trainer.enable_progress_bar=false"),
+    )
+    for step in steps:
+        if code := cli.main(step):
+            return code
+    print("3/4 scoring the forecasts on streets that training has not seen")
+    found = read_predictions(folder / "predictions.parquet")
+    if code := cli.main(["evaluate", str(folder), f"--root={root}"]):
+        return code
+    print("4/4 drawing")
+    data = IntentData(found.meta["features"], root=str(root))
+    data.setup("predict")
+    probability, label = found["probability"], found["label"]
+    # The surest of each answer and the worst of each: where to look first.
+    order = np.argsort(probability)
+    crosses, stays = order[label[order] == 1], order[label[order] == 0]
+    chosen = [crosses[-1], stays[0], crosses[0], stays[-1]]
+    picture = args.out / "forecasts.png"
+    draw_windows(picture, data.scenes["test"], data.windows["test"], chosen, probability[chosen])
+    print(f"\npicture: {picture}")
+    print(f"table:   {folder / 'evaluation' / 'metrics.json'}")
+    print(f"curves:  {folder / 'evaluation'}")
+    return 0

@@ -1,0 +1,94 @@
+"""Windows drawn as people see them: boxes, where they came from, the star graph, the forecast."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from vidreason.data.windows import Windows
+from vidreason.files import write_atomic
+from vidreason.plots import COLOURS
+from vidreason.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
+
+_CROSSES, _STAYS = COLOURS[1], COLOURS[0]
+
+
+def draw_windows(
+    path: Path,
+    scenes: Sequence[Scene],
+    windows: Windows,
+    rows: Sequence[int],
+    probability: Sequence[float],
+) -> None:
+    """Draws the last observed frame of some windows, two in a line, as a PNG.
+
+    Args:
+        path: Of the picture.
+        scenes: What `windows` were made of.
+        windows: With one question each (K = 1).
+        rows: Which windows.
+        probability: Of crossing, one for each of `rows`.
+    """
+    lines = (len(rows) + 1) // 2
+    figure = Figure(figsize=(12, 3.7 * lines), layout="constrained")
+    panels = np.ravel(figure.subplots(lines, 2, squeeze=False))
+    for axes in panels[len(rows) :]:
+        axes.axis("off")
+    for axes, row, chance in zip(panels, rows, probability, strict=False):
+        _draw(axes, scenes[windows.scene[row]], windows, row, chance)
+    with write_atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _draw(axes: Axes, scene: Scene, windows: Windows, row: int, chance: float) -> None:
+    track, now = int(windows.track[row]), int(windows.last_frame[row])
+    axes.set(xlim=(0, scene.width), ylim=(scene.height, 0), aspect="equal", xticks=[], yticks=[])
+    axes.axhspan(0, scene.height / 2, color="#eef3f8", zorder=0)
+    axes.axhspan(scene.height / 2, scene.height, color="#e4e2dd", zorder=0)
+    crosses = bool(windows.label[row, -1])
+    colour = _CROSSES if crosses else _STAYS
+    target = _box(scene, track, now)
+    assert target is not None
+    for k in range(len(scene.track_ids)):
+        box = _box(scene, k, now)
+        if box is None or k == track:
+            continue
+        _rectangle(axes, box, "0.45", 1)
+        ends = np.stack([_centre(target), _centre(box)])
+        axes.plot(*ends.T, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
+    _rectangle(axes, target, colour, 2.5)
+    boxes = scene.box[windows.row[row] : windows.row[row] + windows.observed]
+    foot = np.stack([boxes[:, 0::2].mean(1), boxes[:, 3]], 1)
+    axes.plot(*foot.T, color=colour, linewidth=2, alpha=0.7)
+    seconds = windows.time_to_event[row] / scene.fps
+    truth = "crosses" if crosses else "does not cross"
+    axes.set_title(
+        f"forecast {chance:.0%}   truth: {truth}, event in {seconds:.1f} s", color=colour
+    )
+    shown = [name for name in SIGNALS[:3] if scene.signals[name][now] == 1]
+    if scene.signals["traffic_light"][now] > 0:
+        shown.append(f"light {TRAFFIC_LIGHT[scene.signals['traffic_light'][now]]}")
+    ego = EGO_ACTIONS[scene.ego_action[now]] if scene.ego_action[now] >= 0 else "unknown"
+    name = f"{scene.id}  {scene.track_ids[track]}  frame {now}"
+    note = "\n".join([name, f"ego vehicle: {ego}", *(s.replace("_", " ") for s in shown)])
+    axes.text(0.01, 0.98, note, transform=axes.transAxes, va="top", fontsize=8, color="0.25")
+
+
+def _box(scene: Scene, track: int, frame: int) -> np.ndarray | None:
+    rows = slice(int(scene.offsets[track]), int(scene.offsets[track + 1]))
+    at = np.flatnonzero(scene.frame[rows] == frame)
+    return scene.box[rows][at[0]] if len(at) else None
+
+
+def _centre(box: np.ndarray) -> np.ndarray:
+    return (box[:2] + box[2:]) / 2
+
+
+def _rectangle(axes: Axes, box: np.ndarray, colour: str, width: float) -> None:
+    size = box[2:] - box[:2]
+    axes.add_patch(
+        Rectangle((box[0], box[1]), *size, fill=False, edgecolor=colour, linewidth=width, zorder=2)
+    )
