@@ -14,7 +14,9 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -60,16 +62,29 @@ def read(root: Path, runs: int) -> None:
     Console().print(table)
 
 
+def build(config: Path, root: Path) -> tuple[Any, Any]:
+    """Task and data of a configuration."""
+    from vidreason import models
+    from vidreason.data.modules import IntentData
+    from vidreason.intent import IntentTask
+
+    text = yaml.safe_load(config.read_text("utf-8"))
+    data = IntentData(root=str(root), **text["data"]["init_args"])
+    options = text["model"]["init_args"]
+    chosen = options.pop("net")
+    kind = getattr(models, chosen["class_path"])
+    net = kind(data.features, data.observed, data.horizon, **chosen["init_args"])
+    return IntentTask(net, data.protocol, data.horizon, data.folds, **options), data
+
+
 def model(root: Path, config: Path, steps: int) -> None:
     """Share of loading in a training step, and windows predicted per second."""
     import torch
 
-    from vidreason.train import build
-
     task, data = build(config, root)
     data.setup("fit")
     loader = iter(data.train_dataloader())
-    optimizer = task.configure_optimizers()["optimizer"]
+    optimizer = torch.optim.AdamW(task.net.parameters())
     task.train()
     loading, training = [], []
     for _ in range(min(steps, len(data.train_dataloader()))):
@@ -77,7 +92,7 @@ def model(root: Path, config: Path, steps: int) -> None:
         batch = next(loader)
         middle = time.perf_counter()
         optimizer.zero_grad()
-        task.loss(batch).backward()
+        task.loss(task.net(batch), batch).backward()
         optimizer.step()
         loading.append(middle - start)
         training.append(time.perf_counter() - middle)
@@ -86,7 +101,7 @@ def model(root: Path, config: Path, steps: int) -> None:
     seen, start = 0, time.perf_counter()
     with torch.inference_mode():
         for batch in data.test_dataloader():
-            seen += len(task.net(batch))
+            seen += len(task.predict_step(batch)["probability"])
     per_second = seen / (time.perf_counter() - start)
     table = Table(
         title=f"{config}, batches of {data.batch_size}, {torch.get_num_threads()} threads"

@@ -33,7 +33,7 @@ def draw_windows(
         probability: Of crossing, one for each of `rows`.
     """
     lines = (len(rows) + 1) // 2
-    figure = Figure(figsize=(12, 3.7 * lines), layout="constrained")
+    figure = Figure(figsize=(12, 2.6 * lines), layout="constrained")
     panels = np.ravel(figure.subplots(lines, 2, squeeze=False))
     for axes in panels[len(rows) :]:
         axes.axis("off")
@@ -45,7 +45,10 @@ def draw_windows(
 
 def _draw(axes: Axes, scene: Scene, windows: Windows, row: int, chance: float) -> None:
     track, now = int(windows.track[row]), int(windows.last_frame[row])
-    axes.set(xlim=(0, scene.width), ylim=(scene.height, 0), aspect="equal", xticks=[], yticks=[])
+    # The band of the image in which people are: the sky and the bonnet tell nothing.
+    top, bottom = scene.box[:, 1].min() - scene.height * 0.2, scene.box[:, 3].max() + 20
+    ylim = min(bottom, scene.height), max(top, 0)
+    axes.set(xlim=(0, scene.width), ylim=ylim, aspect="equal", xticks=[], yticks=[])
     axes.axhspan(0, scene.height / 2, color="#eef3f8", zorder=0)
     axes.axhspan(scene.height / 2, scene.height, color="#e4e2dd", zorder=0)
     crosses = bool(windows.label[row, -1])

@@ -34,6 +34,39 @@ _FREE = ("data.root", "data.workers", "data.seed", "data.predict_split")
 _TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches", "precision")
 # What must be as in training even when a checkpoint is only applied.
 _SEEN = ("model.net", "data.features", "data.horizon", "data.mirror")
+_USAGE = {
+    "fit": """vidreason fit -c CONFIG.yaml [options]
+
+Trains a model. The run's folder (trainer.default_root_dir) gets the resolved config, versions,
+metrics per epoch and checkpoints.
+
+examples:
+  vidreason fit -c configs/intent/jaad_beh.yaml --data.root data/jaad
+  vidreason fit -c configs/intent/jaad_beh.yaml --seed_everything 1 \\
+      --model.lr 1e-3 --trainer.default_root_dir runs/lower_lr
+  vidreason fit --run runs/jaad_beh --resume          goes on after the last full epoch
+  vidreason fit --model.help IntentTask               explains a class and its options""",
+    "validate": """vidreason validate --run RUN [options]
+
+Measures a checkpoint on the validation split.
+
+examples:
+  vidreason validate --run runs/jaad_beh
+  vidreason validate --run runs/jaad_beh --ckpt_path last""",
+    "test": """vidreason test --run RUN [options]
+
+Measures a checkpoint on the test split; `vidreason evaluate` says more, with intervals.
+
+example:
+  vidreason test --run runs/jaad_beh""",
+    "predict": """vidreason predict --run RUN [options]
+
+Writes RUN/predictions.parquet: a probability for each window and predicted frame.
+
+examples:
+  vidreason predict --run runs/jaad_beh
+  vidreason predict --run runs/jaad_beh --data.predict_split val""",
+}
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 _WARNINGS = (
     ".*does not have many workers",
@@ -147,6 +180,7 @@ class _CLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.usage = _USAGE[subcommand]
         text = "-c RUN/config.yaml --trainer.default_root_dir RUN"
         parser.add_argument("--run", metavar="RUN", help=f"short for {text}")
         if subcommand == "fit":
