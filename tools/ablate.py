@@ -136,7 +136,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIGS / "jaad_all_orientation.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=cores, help="runs at a time")
     parser.add_argument("--only", nargs="+", help="these experiments of the set")
     parser.add_argument("--test", action="store_true", help="report the test split too")
     args = parser.parse_args()
@@ -154,7 +155,7 @@ def main() -> None:
 
         def work(job: tuple[str, int]) -> None:
             label, seed = job
-            run(folder(label, seed), chosen[label], seed, args.test, 1 if args.jobs > 1 else 2)
+            run(folder(label, seed), chosen[label], seed, args.test, max(1, cores // args.jobs))
             progress.advance(task)
 
         list(pool.map(work, jobs))

@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     crosses, stays = order[label[order] == 1], order[label[order] == 0]
     chosen = [crosses[-1], stays[0], crosses[0], stays[-1]]
     picture = args.out / "forecasts.png"
-    draw_windows(picture, data.scenes["test"], data.windows["test"], chosen, probability[chosen].tolist())
+    chance = probability[chosen].tolist()
+    draw_windows(picture, data.scenes["test"], data.windows["test"], chosen, chance)
     print(f"\npicture: {picture}")
     print(f"table:   {folder / 'evaluation' / 'metrics.json'}")
     print(f"curves:  {folder / 'evaluation'}")

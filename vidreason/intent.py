@@ -49,8 +49,7 @@ class IntentTask(pl.LightningModule):
         balanced: Weigh both answers of the predicted columns alike, by their share in training.
         detection_weight: Of the loss in the observed steps.
         tag_weight: Of the loss on the tags.
-        objective: What the threshold makes greatest on validation; F1 if not given, accuracy for
-            `stip`.
+        prior: Share of crossings to choose the threshold for; as in validation if not given.
         average: Decay per step of the moving average of the weights; 0 takes the last weights.
 
     Raises:
@@ -72,7 +71,7 @@ class IntentTask(pl.LightningModule):
         balanced: bool = True,
         detection_weight: float = 0.5,
         tag_weight: float = 0.5,
-        objective: Literal["f1", "accuracy", "balanced_accuracy"] | None = None,
+        prior: float | None = None,
         average: float = 0.99,
     ) -> None:
         super().__init__()
@@ -82,6 +81,7 @@ class IntentTask(pl.LightningModule):
             ("detection_weight", detection_weight, 0 <= detection_weight < math.inf),
             ("tag_weight", tag_weight, 0 <= tag_weight < math.inf),
             ("average", average, 0 <= average < 1),
+            ("prior", prior, prior is None or 0 < prior < 1),
         ):
             if not good:
                 raise DataError(f"model.{name}", f"{value} is out of range", "correct the option")
@@ -101,7 +101,7 @@ class IntentTask(pl.LightningModule):
         self.averaged = AveragedModel(net, multi_avg_fn=step).requires_grad_(False)
         stip = protocol == "stip"
         self.monitor, self.monitor_mode = ("val/acc" if stip else "val/auc"), "max"
-        self.objective = objective or ("accuracy" if stip else "f1")
+        self.objective, self.prior = ("accuracy" if stip else "f1"), prior
         self.register_buffer("threshold", torch.tensor(0.5))
         self.register_buffer("prevalence", torch.tensor(0.5))
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -225,7 +225,7 @@ class IntentTask(pl.LightningModule):
         probability, label = (torch.cat(part).numpy() for part in zip(*self._seen, strict=True))
         self._seen.clear()
         if split == "val":
-            self.threshold.fill_(best_threshold(probability, label, self.objective))
+            self.threshold.fill_(best_threshold(probability, label, self.objective, self.prior))
         cut = float(self.threshold)
         values = {
             "auc": roc_auc(probability, label),

@@ -177,13 +177,19 @@ def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float, in
     return float(low), float(high), len(samples) - len(kept)
 
 
-def best_threshold(prob: np.ndarray, label: np.ndarray, objective: str = "accuracy") -> float:
+def best_threshold(
+    prob: np.ndarray,
+    label: np.ndarray,
+    objective: str = "accuracy",
+    prior: float | None = None,
+) -> float:
     """Threshold that maximises a deciding metric; of equally good ones the nearest to 0.5.
 
     Args:
         prob: (n,) scores in [0, 1] of the validation split.
         label: (n,) 0 or 1.
         objective: Name in `METRICS` of one that needs a threshold.
+        prior: Weigh rows as if that share of them were 1.
 
     Raises:
         DataError: The metric is undefined on these labels.
@@ -196,6 +202,8 @@ def best_threshold(prob: np.ndarray, label: np.ndarray, objective: str = "accura
     below = np.bincount(2 * rank + label, minlength=2 * len(score)).reshape(-1, 2).cumsum(0)
     tn, fn = np.vstack([[0, 0], below]).T.astype(np.float64)
     formula = METRICS[objective].function.formula  # type: ignore[attr-defined]
+    if prior is not None:
+        tn, fn = tn * (1 - prior) / max(tn[-1], 1), fn * prior / max(fn[-1], 1)
     value = formula(tn, tn[-1] - tn, fn, fn[-1] - fn)
     if score[-1] == 1:
         value[-1] = np.nan  # no threshold leaves out a score of 1
