@@ -1,3 +1,4 @@
+import pickle
 import random
 import re
 import warnings
@@ -135,9 +136,13 @@ FORMS = {
     "quotes",
     "references",
     "greater",
-    "spaces",
+    "two spaces",
+    "before =",
+    "after =",
+    "before >",
     "tabs",
     "lines",
+    "crlf",
     "closed",
     "utf-8-sig",
     "utf-16",
@@ -150,16 +155,16 @@ FAKE = '<track label="ped"><box frame="7" xtl="0"><size>3</size></meta>'
 def serialise(element, forms, rng):
     """The document in bytes, said as oddly as `forms` allow."""
     encoding = next((f for f in sorted(forms) if f.startswith(("utf", "latin"))), "utf-8")
-    text = _serialise(element, forms, rng) + "\r\n" * ("lines" in forms)
+    text = _serialise(element, forms, rng)
     if encoding == "latin-1":
         text = f'<?xml version="1.0" encoding="latin-1"?>{text}'
     return text.encode(encoding, "xmlcharrefreplace")
 
 
 def _serialise(element, forms, rng):
-    def space(least):
+    def space(form):
         options = " " + "\t" * ("tabs" in forms) + "\n" * ("lines" in forms)
-        return "".join(rng.choices(options, k=least + rng.randint(0, "spaces" in forms)))
+        return "".join(rng.choices(options, k=(form == "two spaces") + (form in forms)))
 
     def aside():
         options = ["", f"<!--{FAKE}-->", f"<?note {FAKE}?>"]
@@ -185,13 +190,13 @@ def _serialise(element, forms, rng):
 
     head = "<" + element.tag
     for name, text in element.attrib.items():
-        head += f"{space(1)}{name}{space(0)}={space(0)}{quoted(text)}"
+        head += f"{space('two spaces')}{name}{space('before =')}={space('after =')}{quoted(text)}"
     inner = content(element.text) if element.text else ""
     for child in element:
-        inner += aside() + "\r\n  " * ("lines" in forms) + _serialise(child, forms, rng)
+        inner += aside() + "\r\n" * ("crlf" in forms) + _serialise(child, forms, rng)
     if not inner and "closed" in forms:
-        return f"{head}{space(0)}/>"
-    return f"{head}{space(0)}>{inner}</{element.tag}{space(0)}>"
+        return f"{head}/>"
+    return f"{head}{space('before >')}>{inner}</{element.tag}{space('before >')}>"
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
@@ -224,6 +229,19 @@ TEXT = st.text(
     seed=st.integers(0, 99),
 )
 def test_every_value_survives_every_form(tmp_path_factory, tracks, word, forms, seed):
+    survive(tmp_path_factory.getbasetemp() / "form.xml", tracks, word, forms, seed)
+
+
+@pytest.mark.parametrize("form", [None, *sorted(FORMS)])
+def test_every_mark_survives_every_single_form(tmp_path, form):
+    for mark in "<>&'\"=/;é漢":
+        for text in (mark, f"a{mark}b", f"{mark} {mark}"):
+            for tracks in ([(text, [])], [("a", [(text, "b")])], [("a", [("b", text)])]):
+                survive(tmp_path / "form.xml", tracks, "a", {form} - {None}, 0)
+            survive(tmp_path / "form.xml", [], text, {form} - {None}, 0)
+
+
+def survive(path, tracks, word, forms, seed):
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "weather").text = word
     for label, boxes in tracks:
@@ -231,7 +249,6 @@ def test_every_value_survives_every_form(tmp_path_factory, tracks, word, forms, 
         for frame, name in boxes:
             box = ElementTree.SubElement(track, "box", {"b": "x", "frame": frame})
             ElementTree.SubElement(box, "attribute", name="id").text = name
-    path = tmp_path_factory.getbasetemp() / "form.xml"
     path.write_bytes(serialise(root, forms, random.Random(seed)))
     text = cvat.read_xml(path)
     assert cvat.content(text, "weather") == word.strip()
@@ -393,6 +410,7 @@ def test_the_key_changes_with_any_byte_of_any_file(tmp_path_factory, data):
     changed.write_bytes(before)
     assert content_key(paths[:3], paths[3:]) == key
     assert content_key(paths[:2], paths[3:]) != key
+    assert content_key([*paths[:2], paths[2].rename(folder / "a" / "new")], paths[3:]) != key
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -425,8 +443,12 @@ def test_no_damage_to_the_cache_is_ever_believed(tiny_root, tmp_path):
         places = {i for start in starts for i in range(start, start + 250)}
         places |= {*range(archive.start_dir, len(good)), *range(0, len(good), 1999)}
     rng = random.Random(0)
+    chosen = rng.sample(sorted(p for p in places if p < len(good)), 150)
+    shapes = [match.span() for match in re.finditer(rb"(?<='shape': \()[0-9, ]+", good)]
+    assert len(shapes) > 8
+    chosen += [i for span in shapes for i in range(*span) if good[i : i + 1].isdigit()]
     read_again = 0
-    for place in rng.sample(sorted(p for p in places if p < len(good)), 200):
+    for place in chosen:
         damaged = bytearray(good)
         damaged[place] ^= rng.choice([1, 8, 64, 255])
         path.write_bytes(damaged)
@@ -587,9 +609,10 @@ def test_refuses_contents_that_cannot_be(copy, name):
     assert not cache_file(copy).exists()
 
 
-def test_odd_words_stay_on_one_line(copy):
-    path = edit(copy, "annotations", '(?<=name="look">)[^<]*', "a&#10;b\u2028&#233;\U0001f600")
-    refusal(lambda: read_jaad(copy), path, BOX, "look=")
+def test_an_error_is_one_line_whatever_it_quotes():
+    error = DataError("a\nb", "c\x1b[1m", "d\u2028", "e\r")
+    assert str(error) == r"a\nb: e\r: c\x1b[1m; d\u2028"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 # --- Split lists.

@@ -239,6 +239,8 @@ class _CLI(LightningCLI):
         return self._instantiate_trainer(config, callbacks)
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+        # Bad data end here: once Lightning starts, its loggers write.
+        datamodule.setup("fit")
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint)
 
     def validate(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
