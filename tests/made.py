@@ -63,8 +63,8 @@ def scenes(seed, count=4):
 def walk(rng, frames, width, height):
     """Boxes (n, 4) in quarters of a pixel, which 32-bit numbers hold and mirror exactly."""
     steps = rng.normal(0, 3, (len(frames), 2)).cumsum(0)
-    middle = rng.uniform(0.1, 0.9, 2) * [width, height] + steps
-    half = rng.uniform(4, 60, 2) * rng.uniform(0.8, 1.2, (len(frames), 2))
+    middle = rng.uniform(0.25, 0.75, 2) * [width, height] + steps
+    half = rng.uniform(4, 150, 2) * rng.uniform(0.8, 1.2, (len(frames), 2))
     return np.round(np.hstack([middle - half, middle + half]) * 4) / 4
 
 
@@ -91,7 +91,7 @@ def assert_same(one, other):
 def _frames(rng, length):
     first, last = rng.integers(0, 30), length - rng.integers(0, 12)
     frames = np.arange(first, last)
-    if rng.random() < 0.5:  # a gap, sometimes longer than a window
+    if rng.random() < 0.8:  # a gap, sometimes longer than a window
         start = rng.integers(1, len(frames) - 1)
         frames = np.delete(frames, slice(start, min(start + rng.integers(1, 25), len(frames) - 1)))
     return frames

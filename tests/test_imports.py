@@ -23,7 +23,7 @@ LAYERS = [
     {"files", "store", "features", "metrics"},
     {"models"},
     {"data"},
-    {"intent", "baselines", "predictions", "scores", "evaluate", "plots", "options", "runs"},
+    {"intent", "baselines", "predictions", "scores", "evaluate", "plots", "drawings", "options", "runs"},
     {"train"},
     {"demo"},
     {"cli"},

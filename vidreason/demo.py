@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vidreason import cli
 from vidreason.errors import DataError
 from vidreason.files import share
 
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = """\
 Simulates streets in JAAD's layout, trains an intent model on them, forecasts who will cross on
 streets it has not seen, scores the forecasts beside baselines, and draws some of them. Needs no
-data and no network; takes about two minutes."""
+data and no network; takes about a minute."""
     parser.epilog = """examples:
   vidreason demo
   vidreason demo --out /tmp/demo --videos 120"""
@@ -29,6 +28,7 @@ data and no network; takes about two minutes."""
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     # Imported here, so that `--help` need not wait for them.
+    from vidreason import evaluate, train
     from vidreason.data.modules import IntentData
     from vidreason.data.street import write_street
     from vidreason.drawings import draw_windows
@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
         ("predict", "--run", str(folder), "--trainer.enable_progress_bar=false"),
     )
     for step in steps:
-        if code := cli.main(step):
+        if code := train.main(step):
             return code
     print("3/4 scoring the forecasts on streets that training has not seen")
     found = read_predictions(folder / "predictions.parquet")
-    if code := cli.main(["evaluate", str(folder), f"--root={root}"]):
-        return code
+    scoring = argparse.ArgumentParser()
+    evaluate.add_arguments(scoring)
+    evaluate.run(scoring.parse_args([str(folder), f"--root={root}"]))
     print("4/4 drawing")
     data = IntentData(found.meta["features"], root=str(root))
     data.setup("predict")
