@@ -183,3 +183,14 @@ def test_refuses_what_is_no_forecast(name, prob, label, words):
 def test_best_threshold_refuses_labels_that_leave_the_objective_undefined():
     with pytest.raises(DataError, match="labels of both classes"):
         best_threshold(np.array([0.2, 0.7]), np.array([0, 0]), "recall")
+
+
+def test_best_threshold_for_another_prior():
+    rng = np.random.default_rng(0)
+    label = (rng.random(400) < 0.8).astype(int)
+    prob = np.clip(0.3 * label + 0.7 * rng.random(400), 0, 1)
+    weight = np.where(label == 1, 0.5 / label.mean(), 0.5 / (1 - label.mean()))
+    cut = metrics.best_threshold(prob, label, "f1", prior=0.5)
+    others = [float(metrics.f1(prob, label, weight, threshold=t)) for t in np.unique(prob)]
+    assert float(metrics.f1(prob, label, weight, threshold=cut)) == pytest.approx(max(others))
+    assert cut > metrics.best_threshold(prob, label, "f1")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from vidreason.errors import DataError
 from vidreason.files import share
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from vidreason.data.modules import IntentData
     from vidreason.data.street import write_street
     from vidreason.drawings import draw_windows
-    from vidreason.predictions import read_predictions
+    from vidreason.predictions import KEY, match, prediction_columns, read_predictions
 
     if args.videos < 20:
         raise DataError("--videos", f"{args.videos} is too few to learn from", "give 20 or more")
@@ -62,14 +63,17 @@ def run(args: argparse.Namespace) -> int:
     print("4/4 drawing")
     data = IntentData(found.meta["features"], root=str(root))
     data.setup("predict")
+    windows, scenes = data.windows["test"], data.scenes["test"]
+    columns = prediction_columns(windows, scenes, np.zeros((len(windows), 1)))
+    ours, theirs = match(found.table, pa.table({name: columns[name] for name in KEY}))
+    window = theirs[np.argsort(ours)]  # forecasts are sorted by their key, windows are not
     probability, label = found["probability"], found["label"]
     # The surest of each answer and the worst of each: where to look first.
     order = np.argsort(probability)
     crosses, stays = order[label[order] == 1], order[label[order] == 0]
     chosen = [crosses[-1], stays[0], crosses[0], stays[-1]]
     picture = args.out / "forecasts.png"
-    chance = probability[chosen].tolist()
-    draw_windows(picture, data.scenes["test"], data.windows["test"], chosen, chance)
+    draw_windows(picture, scenes, windows, window[chosen].tolist(), probability[chosen].tolist())
     print(f"\npicture: {picture}")
     print(f"table:   {folder / 'evaluation' / 'metrics.json'}")
     print(f"curves:  {folder / 'evaluation'}")
