@@ -136,7 +136,7 @@ class GraphBuilder:
         person.valid, person.batch, person.ptr = valid, of, torch.from_numpy(ptr)
         near = graph["person", "near", "person"]
         near.edge_index = torch.stack([other, target])
-        near.valid = valid[other] & valid[target]
+        near.valid = valid[other]  # the target has a box in each of its frames
         near.edge_attr = _relation(motion, other, target) * near.valid[..., None]
 
         at = self.frame_rows[torch.from_numpy(index)]  # (B, T)
