@@ -4,6 +4,7 @@ Liu, Adeli, Cao, Lee, Shenoi, Gaidon and Niebles, "Spatiotemporal Relationship R
 Pedestrian Intent Prediction", RA-L 5(2), 2020.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -81,6 +82,7 @@ class StipNet(nn.Module):
                 raise DataError(f"model.net.{name}", problem, "correct the option")
         width = sizes(features)
         self.horizon, self.gate, self.context, self.read_out = horizon, gate, context, read_out
+        self.image_features = image_features
         self.person = _embedding(width["person"] + image_features, hidden)
         self.infra = _embedding(width["infra"], hidden)
         self.ego = _embedding(width["ego"], hidden)
@@ -133,7 +135,15 @@ class StipNet(nn.Module):
     def _nodes(self, graph: HeteroData, star: "_Star") -> Tensor:
         """States of all nodes in the order of `star`, (N, T, d); absent ones are 0."""
         person = graph["person"]
-        columns = [person.x, person.image] if "image" in person else [person.x]
+        columns = [person.x]
+        if self.image_features:
+            columns.append(person.image if "image" in person else person.x[..., :0])
+            if (seen := columns[1].shape[-1]) != self.image_features:
+                problem = (
+                    f"{self.image_features} features of images, but the graphs' are {seen} wide"
+                )
+                mend = "set it to their width, 0 if there are none"
+                raise DataError("model.net.image_features", problem, mend)
         persons = self.person(torch.cat(columns, -1))
         infra = self.infra(graph["infra"].x) + self.kinds[:-1].repeat(star.windows, 1)[:, None]
         ego = self.ego(graph["ego"].x) + self.kinds[-1]
@@ -282,7 +292,11 @@ class _Spread(MessagePassing):
 
 
 def _embedding(width: int, hidden: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
+    with warnings.catch_warnings():
+        # Kinds of node that the features leave out have no columns, and never a valid row.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        first = nn.Linear(width, hidden)
+    return nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, hidden))
 
 
 def _gru(width: int) -> nn.GRU:
