@@ -22,7 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 NET, TASK, DATA = "--model.net.init_args.", "--model.init_args.", "--data.init_args."
-TEST = ("roc_auc", "f1@0.5", "f1@validation", "accuracy@0.5", "balanced_accuracy@0.5")
+TEST = ("roc_auc", "f1@0.5", "f1@validation", "accuracy@0.5", "accuracy@validation")
 CONFIGS = Path(__file__).parent.parent / "configs" / "intent"
 
 
