@@ -30,18 +30,12 @@ def batch(features=ALL, rows=range(9)):
 def without_neighbours(graph):
     """The same windows, with nobody but their targets."""
     graph = copy.copy(graph)
-    targets, near = graph["person"].ptr[:-1], graph[NEAR]
-    graph["person"].x, graph["person"].valid = (
-        graph["person"].x[targets],
-        graph["person"].valid[targets],
-    )
-    windows = len(targets)
-    graph["person"].batch, graph["person"].ptr = torch.arange(windows), torch.arange(windows + 1)
-    near.edge_index, near.edge_attr, near.valid = (
-        near.edge_index[:, :0],
-        near.edge_attr[:0],
-        near.valid[:0],
-    )
+    person, near = graph["person"], graph[NEAR]
+    targets, windows = person.ptr[:-1], len(person.ptr) - 1
+    person.x, person.valid = person.x[targets], person.valid[targets]
+    person.batch, person.ptr = torch.arange(windows), torch.arange(windows + 1)
+    near.edge_index, near.edge_attr = near.edge_index[:, :0], near.edge_attr[:0]
+    near.valid = near.valid[:0]
     return graph
 
 
@@ -49,14 +43,9 @@ def shuffled(graph):
     """The same windows, their neighbours in another order."""
     graph, draw = copy.copy(graph), torch.Generator().manual_seed(0)
     person, near = graph["person"], graph[NEAR]
-    order = torch.cat(
-        [
-            torch.cat(
-                [start[None], start + 1 + torch.randperm(int(stop - start) - 1, generator=draw)]
-            )
-            for start, stop in person.ptr.unfold(0, 2, 1)
-        ]
-    )
+    others = torch.rand(len(person.x), generator=draw)
+    others[person.ptr[:-1]] = -1  # a target stays first
+    order = (2 * person.batch + others).argsort()
     new = order.argsort()
     edges = torch.randperm(near.edge_index.shape[1], generator=draw)
     person.x, person.valid = person.x[order], person.valid[order]

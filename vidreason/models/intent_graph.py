@@ -183,7 +183,8 @@ class MemberGRU(nn.Module):
 
 def standardise(norm: nn.BatchNorm1d, x: Tensor, valid: Tensor) -> Tensor:
     """Standardises the columns of present rows (N, T, D); absent ones (N, T) stay 0."""
-    if not x.shape[-1] or valid.sum() < 2:
+    # Statistics take two rows; judging takes one, or it would depend on who else is in the batch.
+    if not x.shape[-1] or valid.sum() < 1 + norm.training:
         return x
     out = torch.zeros_like(x)
     out[valid] = norm(x[valid])
