@@ -208,7 +208,8 @@ def test_noise_moves_a_track_and_does_not_shake_it(graph):
     noise = own[1] - own[0]
     assert torch.allclose(noise, noise[:, :, :1].expand_as(noise), atol=1e-5)
     assert noise[:, :, 0].std().item() == pytest.approx(0.3, abs=0.02)
-    assert noise[:, :, 0].flatten(0, 1).std(0).min() > 0.1  # by column, sample and member
+    for axis in (0, 1, 3):  # of its own for each member, sample and column
+        assert noise.std(axis).min() > 1e-3
 
     edge, step = graph[graphs.NEAR].valid.nonzero(as_tuple=True)
     told = [kept(one.message, lambda one=one: one(graph)) for one in (calm, noisy)]
