@@ -220,7 +220,7 @@ TEXT = st.text(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(
     tracks=st.lists(st.tuples(TEXT, st.lists(st.tuples(TEXT, TEXT), max_size=3)), max_size=3),
     word=TEXT,
@@ -274,22 +274,18 @@ def test_repeated_tags_are_parsed_once_each_and_not_mixed_up():
 # --- Joins and gaps.
 
 
-def edit(root, folder, pattern, replacement, video=VIDEO, count=1):
-    path = annotation_path(root, folder, video)
-    text, found = re.subn(pattern, replacement, path.read_text(), count=count)
-    assert found, pattern
-    path.write_text(text)
-    return path
-
-
 def test_appearance_is_joined_on_old_id_whatever_the_ids_say(copy):
     scene = read_video(copy, VIDEO)
     number = iter(range(1000))
-    edit(copy, "annotations_appearance", ' id="[^"]*"', lambda _: f' id="{next(number)}"', count=0)
+    tiny.edit(
+        copy, "annotations_appearance", ' id="[^"]*"', lambda _: f' id="{next(number)}"', count=0
+    )
     made.assert_same([read_video(copy, VIDEO)], [scene])
 
     swap = {"ped1": "ped2", "ped2": "ped1"}
-    edit(copy, "annotations_appearance", '(?<=old_id=")ped[12](?=")', lambda m: swap[m[0]], count=0)
+    tiny.edit(
+        copy, "annotations_appearance", '(?<=old_id=")ped[12](?=")', lambda m: swap[m[0]], count=0
+    )
     swapped = read_video(copy, VIDEO)
     rows = dict(scene.rows())
     one, two = rows["0_2_1"], rows["0_2_2"]
@@ -339,7 +335,7 @@ def test_a_gap_stays_a_gap(copy):
 
 def test_a_video_in_which_nobody_is_annotated(copy):
     for folder, tag in (("annotations", "track"), ("annotations_attributes", "pedestrian")):
-        edit(copy, folder, f"<{tag} .*</{tag}>|<{tag} .*/>", "")
+        tiny.edit(copy, folder, f"<{tag} .*</{tag}>|<{tag} .*/>", "")
     scene = read_video(copy, VIDEO)
     assert scene.track_ids == () and scene.box.shape == (0, 4) and list(scene.offsets) == [0]
     assert {len(column) for column in (scene.cues | scene.labels | scene.facts).values()} == {0}
@@ -424,7 +420,7 @@ def test_a_change_in_any_kind_of_file_is_seen(copy, folder):
         ('xtl="[^"]*"', 'xtl="0.5"'),
     ):
         if re.search(pattern, annotation_path(copy, folder, VIDEO).read_text()):
-            edit(copy, folder, pattern, replacement, count=0)
+            tiny.edit(copy, folder, pattern, replacement, count=0)
             break
     second = read_jaad(copy)
     made.assert_same(second, read_jaad(copy, cache=False))
@@ -443,7 +439,7 @@ def test_no_damage_to_the_cache_is_ever_believed(tiny_root, tmp_path):
         places = {i for start in starts for i in range(start, start + 250)}
         places |= {*range(archive.start_dir, len(good)), *range(0, len(good), 1999)}
     rng = random.Random(0)
-    chosen = rng.sample(sorted(p for p in places if p < len(good)), 150)
+    chosen = rng.sample(sorted(p for p in places if p < len(good)), 80)
     shapes = [match.span() for match in re.finditer(rb"(?<='shape': \()[0-9, ]+", good)]
     assert len(shapes) > 8
     chosen += [i for span in shapes for i in range(*span) if good[i : i + 1].isdigit()]
@@ -459,7 +455,7 @@ def test_no_damage_to_the_cache_is_ever_believed(tiny_root, tmp_path):
     for size in (0, 1, 100, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:size])
         assert cached(path, "key", lambda: scenes) is scenes
-    assert read_again > 50
+    assert read_again > 40
 
 
 def test_a_damaged_cache_is_mended(copy):
@@ -604,7 +600,7 @@ def test_refuses_contents_that_cannot_be(copy, name):
     kind, pattern, replacement, place, problem = BAD[name]
     folder = f"annotations_{kind}" if kind else "annotations"
     count = 0 if name in ("no facts", "same name") else 1
-    path = edit(copy, folder, pattern, replacement, count=count)
+    path = tiny.edit(copy, folder, pattern, replacement, count=count)
     refusal(lambda: read_jaad(copy), path, place, problem)
     assert not cache_file(copy).exists()
 

@@ -32,11 +32,18 @@ def jaad(root: Path, **damage: dict[str, Any]) -> Path:
     return root
 
 
-def _edit(path: Path, pattern: str, replacement: str, count: int = 1) -> Path:
+def _edit(path: Path, pattern: str, replacement: Any, count: int = 1) -> Path:
     text, found = re.subn(pattern, replacement, path.read_text("utf-8"), count=count)
     assert found, f"{pattern!r} is not in {path}"
     path.write_text(text, "utf-8")
     return path
+
+
+def edit(
+    root: Path, folder: str, pattern: str, replacement: Any, video: str = VIDEO, count: int = 1
+) -> Path:
+    """Replaces what matches in one file: the first `count` matches, or all of them if 0."""
+    return _edit(annotation_path(root, folder, video), pattern, replacement, count)
 
 
 def truncate(root: Path, folder: str = "annotations", video: str = VIDEO) -> Path:

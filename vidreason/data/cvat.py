@@ -63,7 +63,7 @@ def _is_plain(data: bytes) -> bool:
         data.isascii()
         and not any(c in data for c in b"'&\t\r\n\0")
         and not odd.any()
-        and less.sum() == greater.sum()  # else some ">" ends no tag
+        and np.count_nonzero(less) == np.count_nonzero(greater)  # else some ">" ends no tag
     )
 
 
