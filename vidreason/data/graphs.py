@@ -215,6 +215,7 @@ class _Motion:
         both = valid[:, 1:] & valid[:, :-1]
         step = (seconds[:, 1:] - seconds[:, :-1]).clamp(min=1e-3)
         self.rate = torch.nn.functional.pad(both / step, (1, 0))
+        self.velocity_x, self.velocity_foot = map(self.velocity, (self.centre[..., 0], self.foot))
 
     def velocity(self, x: Tensor) -> Tensor:
         """Change of `x` per second; 0 where the step before is missing."""
@@ -236,8 +237,8 @@ class _Motion:
             self.foot / h,
             self.log_height,
             (x / w - 0.5).abs(),
-            self.velocity(x) / self.height,
-            self.velocity(self.foot) / self.height,
+            self.velocity_x / self.height,
+            self.velocity_foot / self.height,
             self.velocity(self.log_height),
             sideways,
             self.shift(self.foot) / self.height,
@@ -249,21 +250,20 @@ class _Motion:
 def _relation(m: _Motion, other: Tensor, target: Tensor) -> Tensor:
     """Edge columns `vidreason.features.RELATION`, (E, T, 14)."""
     size = m.size[other].repeat(1, 1, 2)  # (E, 1, 4)
-    corners = (m.box[other] - m.box[target]) / size
+    one, two = m.box[other], m.box[target]
+    corners = (one - two) / size
     centres = (m.centre[other] - m.centre[target]) / m.size[other]
     extent = torch.stack([m.width[other], m.height[other]], -1) / m.size[other]
     scale = m.height[target]
     x, foot = m.centre[..., 0], m.foot
-    overlap = torch.minimum(m.box[other][..., 2:], m.box[target][..., 2:]) - torch.maximum(
-        m.box[other][..., :2], m.box[target][..., :2]
-    )
+    overlap = torch.minimum(one[..., 2:], two[..., 2:]) - torch.maximum(one[..., :2], two[..., :2])
     shared = overlap.clamp(min=0).prod(-1)
     area = m.width * m.height
     signed = [
         (x[other] - x[target]) / scale,
         (foot[other] - foot[target]) / scale,
-        (m.velocity(x)[other] - m.velocity(x)[target]) / scale,
-        (m.velocity(foot)[other] - m.velocity(foot)[target]) / scale,
+        (m.velocity_x[other] - m.velocity_x[target]) / scale,
+        (m.velocity_foot[other] - m.velocity_foot[target]) / scale,
         m.log_height[other] - m.log_height[target],
         shared / (area[other] + area[target] - shared),
     ]
