@@ -22,7 +22,9 @@ def tiny_root(tmp_path_factory):
 @pytest.fixture
 def copy(tiny_root, tmp_path):
     """The same videos, to be written to."""
-    return Path(shutil.copytree(tiny_root, tmp_path / "jaad"))
+    # Other tests may have left a cache in the original.
+    ignore = shutil.ignore_patterns(".vidreason")
+    return Path(shutil.copytree(tiny_root, tmp_path / "jaad", ignore=ignore))
 
 
 @pytest.fixture(scope="session")
