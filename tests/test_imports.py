@@ -19,11 +19,12 @@ SOURCES = {name: ast.parse(path.read_bytes(), path.name) for name, path in FILES
 # A module imports from its own row and those above it. `models.*` and `data.*` are whole folders;
 # their `__init__` may be imported from anywhere below.
 LAYERS = [
-    {"__init__", "errors", "scene"},
-    {"files", "store", "features", "metrics"},
+    {"__init__", "errors", "scene", "clip"},
+    {"files", "store", "features", "metrics", "frame_metrics"},
     {"models"},
     {"data"},
     {"intent", "baselines", "predictions", "scores", "evaluate", "plots", "drawings"},
+    {"clip_baselines", "filmstrips", "decompose"},
     {"options", "runs"},
     {"train"},
     {"demo"},
@@ -35,8 +36,10 @@ PURE = {
     "errors": set(),
     "scene": set(),
     "features": {"scene", "errors"},
+    "clip": set(),
     "metrics": {"errors"},
-    "models": {"models", "features", "scene", "errors"},
+    "frame_metrics": {"clip", "errors"},
+    "models": {"models", "features", "scene", "clip", "errors"},
 }
 
 

@@ -1,0 +1,42 @@
+"""The currencies of the decomposition side: clips of moving objects, and what a model makes of them.
+
+Positions are pixels, x to the right and y down; pixel p covers [p, p + 1), so that an object of
+28 pixels whose first column is x has its centre at x + 14.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Clip(NamedTuple):
+    """A batch of clips with what is known of them.
+
+    Attributes:
+        frames: (B, T, C, S, S) uint8.
+        positions: Centres of the objects, (B, T, N, 2) float32 px, x and y; NaN where there is no
+            object. Never an input of a model.
+        labels: (B, N) int64 class of each object; -1 where there is none. Never an input.
+        index: (B,) int64 number of the clip in its split.
+    """
+
+    frames: Tensor
+    positions: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Decomposition(NamedTuple):
+    """A clip taken apart: L = T_in reconstructed and T_out predicted frames, N components.
+
+    Attributes:
+        frames: Mean of the observation, (B, L, C, S, S) float32 in [0, 1].
+        components: What each component draws, (B, L, N, C, S, S) float32 in [0, 1].
+        positions: Centres of the components' windows, (B, L, N, 2) px, x and y.
+        sides: Widths of these windows, (B, L, N) px.
+    """
+
+    frames: Tensor
+    components: Tensor
+    positions: Tensor
+    sides: Tensor
