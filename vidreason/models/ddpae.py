@@ -1,0 +1,388 @@
+"""DDPAE: video as a few objects, each an appearance that stays and a pose that moves.
+
+Hsieh, Liu, Huang, Fei-Fei and Niebles, "Learning to Decompose and Disentangle Representations for
+Video Prediction", NeurIPS 2018.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Normal
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+from torch.nn import functional
+
+from vidreason.clip import Decomposition
+from vidreason.errors import DataError
+from vidreason.models.spatial import compose, crop, paste
+
+Draw = Callable[[str, Tensor, Tensor], Tensor]
+"""Takes the value of a latent from its name and its posterior mean and standard deviation."""
+
+SIGMA = 0.3  # standard deviation of a pixel
+_FLOOR = 1e-6  # of standard deviations: softplus underflows to 0, whose logarithm is no number
+
+
+class DDPAE(nn.Module):
+    """The published model and its inference network.
+
+    A clip of L = T + K frames x_t (K to be predicted from T), N components i, per component:
+
+    - content z ~ N(0, 1), drawn once, decoded once to an object of half the frame's side;
+    - initial pose ~ N((s0, 0, 0), (0.2, 1, 1)²) and increments b_t ~ N(0, 0.1²), t = 1 ... L;
+    - raw pose r_t = initial pose + b_1 + ... + b_t; scale s_t = r_t[0] clamped to s0 ± 1;
+      (x_t, y_t) = tanh(r_t[1:]) (s_t - 1/2);
+    - x_t ~ N(min(1, sum of the objects pasted at their poses), 0.3²).
+
+    Posteriors are Gaussian. A recurrence over time reads the frames' features beside the hidden
+    states of the component before (the first sees zeros) and gives b_1 ... b_T; one over components
+    reads its first states and gives the initial pose; a third goes on without frames for b_{T+1}
+    ... b_L; a fourth reads the windows that the poses crop out of the input frames and gives z.
+
+    The maths is the published code's; it is computed with fewer operations: each object is decoded
+    once, pasting and cropping are matrix products, recurrences are one call per component, the KL
+    divergences are analytic. (The running variances of the decoder's normalisation come from L
+    times fewer, otherwise equal, samples.)
+
+    Without disentangling there is one code per component *and frame*, c_t ~ N(0, 1), from which a
+    whole frame is decoded: no content that stays, no pose, no window. Its posteriors are read from
+    the same recurrences. This is our reading of the paper's ablation, which was not published.
+
+    Args:
+        components: N.
+        size: Pixels S of a side of the frames, a power of two from 16.
+        channels: Channels C of the frames.
+        hidden: Width H of the recurrences.
+        scale_prior: s0, above 1; a window is S / s0 pixels wide.
+        content: Width of z.
+        feature: Width of the features of a frame.
+        width: Channels of the outermost convolutions, doubled per layer.
+        independent_components: The recurrence that predicts does not see the component before.
+        disentangle: See above.
+
+    Raises:
+        DataError: An option out of range.
+    """
+
+    initial_prior: Tensor
+
+    def __init__(
+        self,
+        components: int = 2,
+        size: int = 64,
+        channels: int = 1,
+        hidden: int = 64,
+        scale_prior: float = 2.0,
+        content: int = 128,
+        feature: int = 256,
+        width: int = 8,
+        independent_components: bool = False,
+        disentangle: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value, high in (
+            ("components", components, 100),
+            ("channels", channels, 100),
+            ("hidden", hidden, 4096),
+            ("content", content, 4096),
+            ("feature", feature, 4096),
+            ("width", width, 256),
+        ):
+            if not 1 <= value <= high:
+                problem = f"{value} is not within 1 and {high}"
+                raise DataError(f"model.net.{name}", problem, "correct the option")
+        if not 16 <= size <= 1024 or size & (size - 1):
+            problem = f"{size} is not a power of two within 16 and 1024"
+            raise DataError("model.net.size", problem, "choose 16, 32, 64, 128, 256, 512 or 1024")
+        if not 1 < scale_prior <= size / 4:
+            problem = f"{scale_prior} is not above 1 and at most {size // 4}, a quarter of the size"
+            raise DataError("model.net.scale_prior", problem, "correct the option")
+        self.components, self.size, self.channels, self.hidden = components, size, channels, hidden
+        self.scale_prior, self.disentangle = scale_prior, disentangle
+        # Sides of what is decoded: an object, or all of a frame.
+        self.side = size // 2 if disentangle else size
+
+        self.features = _encoder(channels, size, feature, width)
+        self.encoder = nn.LSTM(feature + hidden, hidden, batch_first=True)
+        seen = hidden if independent_components else 2 * hidden
+        self.predictor = nn.LSTM(seen, hidden, batch_first=True)
+        if disentangle:
+            # Heads give means, then what softplus makes standard deviations.
+            self.beta = nn.Linear(hidden, 2 * 3)
+            self.starter = nn.LSTM(hidden, hidden, batch_first=True)
+            self.initial_pose = nn.Linear(hidden, 2 * 3)
+            self.appearance = _encoder(channels, self.side, content, width)
+            self.gatherer = nn.LSTM(content, hidden, batch_first=True)
+        self.content = nn.Linear(hidden, 2 * content)
+        self.decoder = _decoder(content, self.side, channels, width)
+        prior = torch.tensor([[scale_prior, 0.0, 0.0], [0.2, 1.0, 1.0]])
+        self.register_buffer("initial_prior", prior, persistent=False)
+        self.apply(_initialise)
+        # On a CPU, convolutions with few channels are a third faster in this layout.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def model(self, frames: Tensor, t_in: int) -> None:
+        """Generative model of the frames (B, L, C, S, S) in [0, 1] for Pyro.
+
+        Args:
+            frames: Input frames and those to be predicted.
+            t_in: Input frames T.
+        """
+        with pyro.plate("batch", len(frames), dim=-1):
+            latents = []
+            for name, *shape in self._sites(t_in, frames.shape[1] - t_in):
+                prior = Normal(*self._prior(name)).expand([len(frames), *shape])
+                latents.append(pyro.sample(name, prior.to_event(len(shape))))
+            mean = self._render(latents).clamp(max=1)
+            pyro.sample("frames", Normal(mean, SIGMA).to_event(4), obs=frames)
+
+    def guide(self, frames: Tensor, t_in: int) -> None:
+        """Inference network for Pyro; of the frames (B, L, C, S, S) it sees the first `t_in`."""
+
+        def draw(name: str, mean: Tensor, std: Tensor) -> Tensor:
+            return pyro.sample(name, Normal(mean, std).to_event(mean.dim() - 1))
+
+        with pyro.plate("batch", len(frames), dim=-1):
+            seen = frames[:, :t_in]
+            self._latents(seen, self._states(seen, frames.shape[1] - t_in), draw)
+
+    def elbo(self, frames: Tensor, t_in: int) -> Tensor:
+        """Evidence lower bound with one sample of the latents and analytic divergences.
+
+        Equal to minus Pyro's `TraceMeanField_ELBO` for the same random numbers.
+
+        Args:
+            frames: (B, L, C, S, S) in [0, 1].
+            t_in: Input frames T.
+
+        Returns:
+            (B,) nats.
+        """
+        divergence = frames.new_zeros(len(frames))
+
+        def draw(name: str, mean: Tensor, std: Tensor) -> Tensor:
+            nonlocal divergence
+            posterior = Normal(mean, std, validate_args=False)
+            prior = Normal(*self._prior(name), validate_args=False)
+            divergence = divergence + kl_divergence(posterior, prior).flatten(1).sum(1)
+            return posterior.rsample()
+
+        seen = frames[:, :t_in]
+        latents = self._latents(seen, self._states(seen, frames.shape[1] - t_in), draw)
+        return self._log_likelihood(self._render(latents), frames) - divergence
+
+    @torch.no_grad()
+    def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
+        """Reconstruction and prediction with all latents at their posterior means.
+
+        Args:
+            frames: Input frames (B, T, C, S, S) in [0, 1].
+            t_out: Frames K to predict.
+        """
+        latents = self._latents(frames, self._states(frames, t_out), lambda _, mean, std: mean)
+        if self.disentangle:
+            pose = self._pose(torch.cat(latents[:2], 1), latents[2])
+            components = paste(self._objects(latents[3])[:, None], pose, self.size)
+            scale, *shift = pose.unbind(-1)
+            # Corners are aligned: -1 and 1 are the centres of the first and the last pixel.
+            centre = torch.stack([(1 - x / scale) * (self.size - 1) / 2 + 0.5 for x in shift], -1)
+            sides = self.size / scale
+        else:
+            components = self._objects(torch.cat(latents, 1))
+            ink = components.sum(-3)
+            axis = torch.arange(self.size, dtype=ink.dtype, device=ink.device) + 0.5
+            marginals = torch.stack([ink.sum(-2), ink.sum(-1)], -2)
+            centre = marginals @ axis / marginals.sum(-1)
+            sides = torch.full_like(centre[..., 0], self.size)
+        return Decomposition(components.sum(2).clamp(max=1), components, centre, sides)
+
+    @torch.no_grad()
+    def sample(self, frames: Tensor, t_out: int, samples: int) -> Tensor:
+        """Futures of the input frames, each from its own draw of all latents.
+
+        Args:
+            frames: Input frames (B, T, C, S, S) in [0, 1].
+            t_out: Frames K to predict.
+            samples: Draws for each clip.
+
+        Returns:
+            (samples, B, K, C, S, S), means of the observation.
+        """
+        states = self._states(frames, t_out)
+        futures = []
+        for _ in range(samples):
+            latents = self._latents(frames, states, lambda _, mean, std: torch.normal(mean, std))
+            futures.append(self._render(latents)[:, -t_out:].clamp(max=1))
+        return torch.stack(futures)
+
+    def _sites(self, t_in: int, t_out: int) -> list[tuple[str, *tuple[int, ...]]]:
+        """Names and shapes of the latents of one clip, in the order of `_latents`."""
+        wide, count = self.content.out_features // 2, self.components
+        if not self.disentangle:
+            return [("input_code", t_in, count, wide), ("pred_code", t_out, count, wide)]
+        return [
+            ("input_beta", t_in, count, 3),
+            ("pred_beta", t_out, count, 3),
+            ("initial_pose", count, 3),
+            ("content", count, wide),
+        ]
+
+    def _prior(self, name: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of a latent a priori."""
+        if name == "initial_pose":
+            return self.initial_prior[0], self.initial_prior[1]
+        std = 0.1 if name.endswith("beta") else 1.0
+        return self.initial_prior.new_tensor(0.0), self.initial_prior.new_tensor(std)
+
+    def _states(self, frames: Tensor, t_out: int) -> tuple[Tensor, Tensor]:
+        """Hidden states for the input frames, (B, T, N, H), and for the coming ones."""
+        expected = (self.channels, self.size, self.size)
+        if frames.dim() != 5 or frames.shape[2:] != expected or min(frames.shape[1], t_out) < 1:
+            problem = f"shape {tuple(frames.shape)}, {t_out} to predict"
+            mend = (
+                f"give (clips, frames, {', '.join(map(str, expected))}) and at least 1 to predict"
+            )
+            raise DataError("frames", problem, mend)
+        features = self.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        states, cells = self._encode(features)
+        return states, self._predict(states[:, -1], cells, t_out)
+
+    def _encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, T, N, H) and last cells (B, N, H) from features (B, T, F)."""
+        states, cells = [features.new_zeros(*features.shape[:2], self.hidden)], []
+        for _ in range(self.components):
+            state, (_, cell) = self.encoder(torch.cat([features, states[-1]], -1))
+            states.append(state)
+            cells.append(cell[0])
+        return torch.stack(states[1:], 2), torch.stack(cells, 1)
+
+    def _predict(self, state: Tensor, cell: Tensor, steps: int) -> Tensor:
+        """States (B, K, N, H) of the coming frames from the last ones (B, N, H).
+
+        Published is a cell whose input is its own output and that of the component before. Its own
+        output is its state, so that half of the input's weights add to those of the state.
+        """
+        own, recurrent, *biases = self.predictor.all_weights[0]
+        sums, other = recurrent + own[:, : self.hidden], own[:, self.hidden :]
+        states = [state.new_zeros(len(state), steps, self.hidden)]
+        if not other.numel():  # independent components
+            other = torch.zeros_like(sums)
+        weights = [other, sums, *biases]
+        for h, c in zip(state.unbind(1), cell.unbind(1), strict=True):
+            start = (h[None].contiguous(), c[None].contiguous())
+            # Weights, with biases; 1 layer; no dropout; not both ways; batch first.
+            found = torch.lstm(states[-1], start, weights, True, 1, 0.0, self.training, False, True)
+            states.append(found[0])
+        return torch.stack(states[1:], 2)
+
+    def _latents(self, frames: Tensor, states: tuple[Tensor, Tensor], draw: Draw) -> list[Tensor]:
+        """Values of all latents given the input frames, in the order of `_sites`."""
+        seen, coming = states
+        if not self.disentangle:
+            past = draw("input_code", *_gaussian(self.content(seen)))
+            return [past, draw("pred_code", *_gaussian(self.content(coming)))]
+        past = draw("input_beta", *_gaussian(self.beta(seen)))
+        future = draw("pred_beta", *_gaussian(self.beta(coming)))
+        first = draw("initial_pose", *_gaussian(self.initial_pose(self.starter(seen[:, 0])[0])))
+        summary = self._gather(frames, self._pose(past, first))
+        return [past, future, first, draw("content", *_gaussian(self.content(summary)))]
+
+    def _gather(self, frames: Tensor, pose: Tensor) -> Tensor:
+        """Summaries (B, N, H) of what the windows (B, T, N, 3) show over time."""
+        windows = crop(frames, pose, self.side).transpose(1, 2)  # (B, N, T, C, s, s)
+        looks = self.appearance(windows.flatten(0, 2)).unflatten(0, (-1, frames.shape[1]))
+        return self.gatherer(looks)[0][:, -1].unflatten(0, windows.shape[:2])
+
+    def _pose(self, beta: Tensor, first: Tensor) -> Tensor:
+        """Poses (B, L, N, 3) from increments of the same shape and initial poses (B, N, 3)."""
+        raw = first[:, None] + beta.cumsum(1)
+        scale = raw[..., :1].clamp(self.scale_prior - 1, self.scale_prior + 1)
+        return torch.cat([scale, raw[..., 1:].tanh() * (scale - 0.5)], -1)
+
+    def _objects(self, code: Tensor) -> Tensor:
+        """Decodes codes (..., D) to (..., C, s, s) in (0, 1)."""
+        return self.decoder(code.flatten(0, -2)[..., None, None]).unflatten(0, code.shape[:-1])
+
+    def _render(self, latents: list[Tensor]) -> Tensor:
+        """Sum of the components, (B, L, C, S, S), above 1 where they overlap."""
+        if not self.disentangle:
+            return self._objects(torch.cat(latents, 1)).sum(2)
+        past, future, first, content = latents
+        pose = self._pose(torch.cat([past, future], 1), first)
+        return compose(self._objects(content), pose, self.size)
+
+    def _log_likelihood(self, drawn: Tensor, frames: Tensor) -> Tensor:
+        """Of each clip, (B,), given the sum of the components."""
+        constant = frames[0].numel() * (math.log(SIGMA) + math.log(2 * math.pi) / 2)
+        return -_SquaredError.apply(drawn, frames) / (2 * SIGMA**2) - constant
+
+
+class _SquaredError(torch.autograd.Function):
+    """Sums of (min(1, mean) - frames)² over each clip, with few passes over the pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, frames: Tensor) -> Tensor:
+        error = mean.clamp(max=1).sub_(frames)
+        total = torch.linalg.vector_norm(error.flatten(1), dim=1).square()
+        ctx.save_for_backward(error.masked_fill_(mean > 1, 0))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (error,) = ctx.saved_tensors
+        return error * (2 * gradients[0]).view(-1, 1, 1, 1, 1), None
+
+
+def _gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from the output of a head."""
+    mean, raw = head.chunk(2, -1)
+    return mean, functional.softplus(raw) + _FLOOR
+
+
+def _encoder(channels: int, side: int, out: int, width: int) -> nn.Sequential:
+    """Halves the side down to 4, doubling the channels; the last layer sees all of it."""
+    layers = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+    while (side := side // 2) > 4:
+        layers += [
+            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * width),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        width *= 2
+    return nn.Sequential(*layers, _Whole(width, out, 4, bias=False))
+
+
+class _Whole(nn.Conv2d):
+    """A convolution that sees all of its input at once: a matrix product, (M, out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return functional.linear(x.permute(0, 2, 3, 1).flatten(1), weight)
+
+
+def _decoder(code: int, side: int, channels: int, width: int) -> nn.Sequential:
+    """The mirror image of `_encoder`."""
+    layers: list[nn.Module] = []
+    seen, wide, stride, padding = code, width * side // 8, 1, 0
+    while wide >= width:
+        layers += [
+            nn.ConvTranspose2d(seen, wide, 4, stride, padding, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(inplace=True),
+        ]
+        seen, wide, stride, padding = wide, wide // 2, 2, 1
+    last = nn.ConvTranspose2d(seen, channels, 4, stride, padding, bias=False)
+    return nn.Sequential(*layers, last, nn.Sigmoid())
+
+
+def _initialise(module: nn.Module) -> None:
+    """As published; recurrences keep the library's."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.02)
+    if isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1, 0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
