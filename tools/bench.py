@@ -2,6 +2,7 @@
 
     python tools/bench.py read  --root data/jaad
     python tools/bench.py model --root data/jaad --config configs/intent/jaad_all.yaml
+    python tools/bench.py step  --batch 64 --threads 1
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
 """
@@ -117,15 +118,126 @@ def model(root: Path, config: Path, steps: int) -> None:
     Console().print(table)
 
 
+PARTS = (
+    "features",
+    "recurrences",
+    "crops and content",
+    "decode",
+    "render",
+    "likelihood",
+    "other forward",
+    "backward",
+    "optimiser",
+)
+
+
+def step(batch: int, runs: int, threads: int) -> None:
+    """Training step of DDPAE, 64 pixels, 10 + 10 frames: as published, fast, and fast with bf16.
+
+    The three take turns; a step's time is CPU time of this process, the median of all runs.
+    """
+    import torch
+    from plain_ddpae import PlainDDPAE
+
+    from vidreason.models.ddpae import DDPAE
+
+    torch.set_num_threads(threads)
+    frames = torch.rand(batch, 20, 1, 64, 64)
+    frames *= torch.rand_like(frames) < 0.1
+    fast = DDPAE()
+    nets = {"as published": PlainDDPAE(), "fast": fast, "fast, bf16 convolutions": DDPAE()}
+    seconds: dict[str, dict[str, float]] = {}
+    optimizers = {}
+    for name, net in nets.items():
+        net.load_state_dict(fast.state_dict())
+        networks = (net.features, net.appearance, net.decoder)
+        if "bf16" in name:
+            for network in networks:
+                network.forward = half(network.forward)
+        seconds[name] = spent = dict.fromkeys(PARTS, 0.0)
+        for part, owner, method in (
+            ("features", net.features, "forward"),
+            ("recurrences", net, "_encode"),
+            ("recurrences", net, "_predict"),
+            ("crops and content", net, "_gather"),
+            ("decode", net.decoder, "forward"),
+            ("render", net, "_render"),
+            ("likelihood", net, "_log_likelihood"),
+            ("other forward", net, "elbo"),
+        ):
+            setattr(owner, method, clocked(spent, part, getattr(owner, method)))
+        optimizers[name] = torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.999))
+
+    def once(name: str) -> None:
+        loss = -nets[name].elbo(frames, 10).sum() / batch
+        optimizers[name].zero_grad()
+        clocked(seconds[name], "backward", loss.backward)()
+        clocked(seconds[name], "optimiser", optimizers[name].step)()
+
+    for name in nets:  # warms up
+        once(name)
+        seconds[name].update(dict.fromkeys(PARTS, 0.0))
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    for _ in range(runs):
+        for name in nets:
+            times[name].append(timed(lambda name=name: once(name))[0])
+    table = Table(title=f"batch {batch}, {threads} threads, {runs} runs in turn, ms of CPU time")
+    table.add_column("what")
+    for name in nets:
+        table.add_column(name, justify="right")
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    table.add_row("step, median", *(f"{t * 1e3:.0f}" for t in medians.values()))
+    table.add_row("step, least", *(f"{min(t) * 1e3:.0f}" for t in times.values()))
+    table.add_row("clips/s", *(f"{batch / t:.0f}" for t in medians.values()))
+    first = medians["as published"]
+    table.add_row("times faster", *(f"{first / t:.2f}" for t in medians.values()), end_section=True)
+    for part in PARTS:
+        shares = (s[part] / sum(times[name]) for name, s in seconds.items())
+        means = (s[part] / runs * 1e3 for s in seconds.values())
+        cells = (f"{m:.0f} ({s:.0%})" for m, s in zip(means, shares, strict=True))
+        table.add_row(part, *cells)
+    Console().print(table)
+
+
+def half(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call under autocast to bfloat16; what it returns is float32 again."""
+    import torch
+
+    def run(*args: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return call(*args).float()
+
+    return run
+
+
+def clocked(spent: dict[str, float], part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, adding its CPU seconds to `part`, less those of parts clocked inside it."""
+
+    def run(*args: Any) -> Any:
+        before, start = sum(spent.values()), time.process_time()
+        result = call(*args)
+        inside = sum(spent.values()) - before
+        spent[part] += time.process_time() - start - inside
+        return result
+
+    return run
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("read", "model"))
+    parser.add_argument("what", choices=("read", "model", "step"))
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
     parser.add_argument("--config", type=Path, default=Path("configs/intent/jaad_all.yaml"))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    if args.what == "step":
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        step(args.batch, args.runs, args.threads)
+        return
     root = args.root or data_root("jaad")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if args.what == "read":
