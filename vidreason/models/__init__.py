@@ -1,6 +1,7 @@
-"""Networks: plain torch modules from graphs to logits."""
+"""Networks: plain torch modules from graphs to logits, and from clips to their parts."""
 
+from vidreason.models.ddpae import DDPAE
 from vidreason.models.intent_graph import IntentGraphNet
 from vidreason.models.stip import StipNet
 
-__all__ = ["IntentGraphNet", "StipNet"]
+__all__ = ["DDPAE", "IntentGraphNet", "StipNet"]
