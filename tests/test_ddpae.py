@@ -207,6 +207,16 @@ def test_means_are_the_same_each_time_and_samples_are_not(options):
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("options", [{}, {"disentangle": False}])
+def test_a_decomposition_is_what_the_likelihood_sees_at_the_means(options):
+    net = lively(DDPAE, **options).eval()
+    frames = squares(length=3).double()
+    found = net.decompose(frames, 2)
+    latents = net._latents(frames, net._states(frames, 2), lambda _, mean, std: mean)
+    torch.testing.assert_close(found.frames, net._render(latents).clamp(max=1))
+    assert found.frames.std() > 0.05
+
+
 def test_futures_do_not_look_at_the_future():
     net = lively(DDPAE).eval()
     frames = squares().double()

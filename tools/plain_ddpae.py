@@ -21,8 +21,10 @@ class PlainDDPAE(DDPAE):
         super().__init__(*args, **kwargs)
         self.to(memory_format=torch.contiguous_format)
         for network in [self.features] + ([self.appearance] if self.disentangle else []):
-            fast = network[-1]
-            network[-1] = nn.Conv2d(fast.in_channels, fast.out_channels, 4, bias=False)
+            for i, m in enumerate(network):
+                if isinstance(m, nn.Conv2d):
+                    options = (4, m.stride, m.padding)
+                    network[i] = nn.Conv2d(m.in_channels, m.out_channels, *options, bias=False)
 
     def _encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
         features = features.flatten(2)

@@ -6,7 +6,6 @@ Video Prediction", NeurIPS 2018.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
@@ -114,7 +113,7 @@ class DDPAE(nn.Module):
             self.beta = nn.Linear(hidden, 2 * 3)
             self.starter = nn.LSTM(hidden, hidden, batch_first=True)
             self.initial_pose = nn.Linear(hidden, 2 * 3)
-            self.appearance = _encoder(channels, self.side, content, width)
+            self.appearance = _encoder(channels, self.side, content, width, _Unshuffled)
             self.gatherer = nn.LSTM(content, hidden, batch_first=True)
         self.content = nn.Linear(hidden, 2 * content)
         self.decoder = _decoder(content, self.side, channels, width)
@@ -136,7 +135,7 @@ class DDPAE(nn.Module):
             for name, *shape in self._sites(t_in, frames.shape[1] - t_in):
                 prior = Normal(*self._prior(name)).expand([len(frames), *shape])
                 latents.append(pyro.sample(name, prior.to_event(len(shape))))
-            mean = self._render(latents).clamp(max=1)
+            mean = _clip(self._render(latents))
             pyro.sample("frames", Normal(mean, SIGMA).to_event(4), obs=frames)
 
     def guide(self, frames: Tensor, t_in: int) -> None:
@@ -317,23 +316,13 @@ class DDPAE(nn.Module):
     def _log_likelihood(self, drawn: Tensor, frames: Tensor) -> Tensor:
         """Of each clip, (B,), given the sum of the components."""
         constant = frames[0].numel() * (math.log(SIGMA) + math.log(2 * math.pi) / 2)
-        return -_SquaredError.apply(drawn, frames) / (2 * SIGMA**2) - constant
+        error = functional.mse_loss(_clip(drawn), frames, reduction="none").flatten(1).sum(1)
+        return -error / (2 * SIGMA**2) - constant
 
 
-class _SquaredError(torch.autograd.Function):
-    """Sums of (min(1, mean) - frames)² over each clip, with few passes over the pixels."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, frames: Tensor) -> Tensor:
-        error = mean.clamp(max=1).sub_(frames)
-        total = torch.linalg.vector_norm(error.flatten(1), dim=1).square()
-        ctx.save_for_backward(error.masked_fill_(mean > 1, 0))
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (error,) = ctx.saved_tensors
-        return error * (2 * gradients[0]).view(-1, 1, 1, 1, 1), None
+def _clip(drawn: Tensor) -> Tensor:
+    """min(1, sum of components), with a gradient of one pass where `clamp` takes three."""
+    return functional.hardtanh(drawn, -1, 1)
 
 
 def _gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
@@ -342,9 +331,11 @@ def _gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
     return mean, functional.softplus(raw) + _FLOOR
 
 
-def _encoder(channels: int, side: int, out: int, width: int) -> nn.Sequential:
+def _encoder(
+    channels: int, side: int, out: int, width: int, first: type[nn.Conv2d] = nn.Conv2d
+) -> nn.Sequential:
     """Halves the side down to 4, doubling the channels; the last layer sees all of it."""
-    layers = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+    layers = [first(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
     while (side := side // 2) > 4:
         layers += [
             nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
@@ -353,6 +344,22 @@ def _encoder(channels: int, side: int, out: int, width: int) -> nn.Sequential:
         ]
         width *= 2
     return nn.Sequential(*layers, _Whole(width, out, 4, bias=False))
+
+
+class _Unshuffled(nn.Conv2d):
+    """A 4 x 4 convolution of stride 2 as a 2 x 2 one of the images of odd and even pixels.
+
+    On a CPU, the gradient with respect to four channels is faster than that to one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.unflatten(3, (2, 2)).unflatten(2, (2, 2))
+        kernel = kernel.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)  # (out, 4 C, 2, 2)
+        x = functional.pixel_unshuffle(functional.pad(x, (1, 1, 1, 1)), 2)
+        layout = torch.channels_last
+        return functional.conv2d(
+            x.contiguous(memory_format=layout), kernel.contiguous(memory_format=layout)
+        )
 
 
 class _Whole(nn.Conv2d):

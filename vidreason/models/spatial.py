@@ -23,8 +23,17 @@ def hat(scale: Tensor, shift: Tensor, source: int, target: int) -> Tensor:
     Returns:
         (..., target, source); differentiable in both, rows sum to 1 inside the source.
     """
+    return _hats(_places(scale, shift, source, target), source)
+
+
+def _places(scale: Tensor, shift: Tensor, source: int, target: int) -> Tensor:
+    """What each target pixel reads, as a fraction of an index: (..., target)."""
     place = torch.linspace(-1, 1, target, dtype=scale.dtype, device=scale.device)
-    at = (scale[..., None] * place + shift[..., None] + 1) * ((source - 1) / 2)
+    return (scale[..., None] * place + shift[..., None] + 1) * ((source - 1) / 2)
+
+
+def _hats(at: Tensor, source: int) -> Tensor:
+    """Linear interpolation at these indices, (..., source)."""
     # Where `at` lies outside, the hats of the outermost pair are zero as they should be.
     low = at.detach().floor().nan_to_num().clamp(0, source - 2)[..., None]
     pair = torch.cat([low, low + 1], -1)
@@ -64,8 +73,8 @@ def compose(objects: Tensor, pose: Tensor, size: int) -> Tensor:
     columns = hat(scale, x, side, size).mT[:, :, None]  # (B, L, 1, N, s, S)
     wide = objects.transpose(1, 2)[:, None] @ columns  # (B, L, C, N, s, S)
     # [A_1 ... A_N] (S, N s) times the stacked rows sums over components inside the product.
-    rows = hat(scale, y, side, size).transpose(2, 3).flatten(3)[:, :, None]
-    return rows @ wide.flatten(3, 4)
+    rows = _hats(_places(scale, y, side, size).mT, side)  # (B, L, S, N, s)
+    return rows.flatten(3)[:, :, None] @ wide.flatten(3, 4)
 
 
 def crop(frames: Tensor, pose: Tensor, size: int) -> Tensor:
