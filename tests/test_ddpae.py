@@ -144,6 +144,25 @@ def test_elbo_is_the_mean_of_the_published_objective():
     assert abs(np.mean(differences)) < 4 * error
 
 
+def test_elbo_has_the_published_constants():
+    """With heads of zero and nothing drawn, all of it is known."""
+    net = DDPAE(**SMALL, scale_prior=3.0).double()
+    for head in (net.beta, net.initial_pose, net.content):
+        head.weight.data.zero_()
+    net._render = lambda latents: torch.zeros(3, 6, 1, 16, 16, dtype=torch.float64)
+    frames = squares().double()
+    likelihood = torch.distributions.Normal(0, 0.3).log_prob(frames).sum((1, 2, 3, 4)).numpy()
+
+    def divergence(mean, std):  # of N(0, log(2)²) from this prior
+        q = math.log(2)
+        return math.log(std / q) + (q**2 + mean**2) / (2 * std**2) - 0.5
+
+    pose = divergence(3, 0.2) + 2 * divergence(0, 1)
+    each = 6 * 3 * divergence(0, 0.1) + pose + 6 * divergence(0, 1)
+    found = net.elbo(frames, 3).detach().numpy()
+    np.testing.assert_allclose(found, likelihood - 2 * each, rtol=1e-4)  # 1e-6 floor
+
+
 def test_two_models_share_nothing():
     before = dict(pyro.get_param_store())
     frames = squares()
@@ -227,6 +246,26 @@ def test_futures_do_not_look_at_the_future():
     blind = pyro.poutine.trace(net.guide).get_trace(frames, 3)
     for site in ("input_beta", "pred_beta", "initial_pose", "content"):
         assert torch.equal(trace.nodes[site]["value"], blind.nodes[site]["value"])
+
+
+def test_the_initial_pose_is_read_from_the_first_frame():
+    net = lively(DDPAE).eval()
+    frames = squares().double()
+    first = pyro.poutine.trace(net.guide).get_trace(frames, 3).nodes["initial_pose"]["fn"]
+    frames[:, 1:] = 0.5
+    again = pyro.poutine.trace(net.guide).get_trace(frames, 3).nodes["initial_pose"]["fn"]
+    assert torch.equal(first.base_dist.loc, again.base_dist.loc)
+
+
+def test_certain_futures_are_the_prediction():
+    net = lively(DDPAE).eval()
+    for head in (net.beta, net.initial_pose, net.content):
+        head.bias.data.chunk(2)[1].fill_(-200)
+    frames = squares(length=3).double()
+    future = net.decompose(frames, 2).frames[:, 3:]
+    sampled = net.sample(frames, 2, 2)
+    torch.testing.assert_close(sampled, future.expand_as(sampled), rtol=0, atol=1e-4)
+    assert (net.decompose(frames, 2).frames[:, :2] - future).abs().max() > 0.01
 
 
 def test_positions_are_where_a_component_draws():
