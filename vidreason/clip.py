@@ -1,4 +1,4 @@
-"""The currencies of the decomposition side: clips of moving objects, and what a model makes of them.
+"""Currencies of the decomposition side: clips of moving objects, and what models make of them.
 
 Positions are pixels, x to the right and y down; pixel p covers [p, p + 1), so that an object of
 28 pixels whose first column is x has its centre at x + 14.
