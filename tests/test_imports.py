@@ -20,7 +20,7 @@ SOURCES = {name: ast.parse(path.read_bytes(), path.name) for name, path in FILES
 # their `__init__` may be imported from anywhere below.
 LAYERS = [
     {"__init__", "errors", "scene", "clip"},
-    {"files", "store", "features", "metrics", "frame_metrics"},
+    {"files", "store", "features", "metrics", "frame_metrics", "average"},
     {"models"},
     {"data"},
     {"intent", "baselines", "predictions", "scores", "evaluate", "plots", "drawings"},

@@ -12,9 +12,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import HeteroData
 
+from vidreason.average import moving_average
 from vidreason.data.modules import IntentData
 from vidreason.errors import DataError
 from vidreason.features import is_oracle
@@ -93,12 +93,7 @@ class IntentTask(pl.LightningModule):
         self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
         self.detection_weight, self.tag_weight = detection_weight, tag_weight
 
-        def step(averaged: Any, current: Any, steps: Tensor | int) -> None:
-            # The first steps weigh more, so that the initial weights are soon forgotten.
-            decay = min(average, (1 + int(steps)) / (10 + int(steps)))
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-
-        self.averaged = AveragedModel(net, multi_avg_fn=step).requires_grad_(False)
+        self.averaged = moving_average(net, average)
         stip = protocol == "stip"
         self.monitor, self.monitor_mode = ("val/acc" if stip else "val/auc"), "max"
         self.objective, self.prior = ("accuracy" if stip else "f1"), prior

@@ -1,7 +1,7 @@
 """Moving MNIST: digits that move straight and bounce off the walls of a small black frame.
 
-Srivastava, Mansimov and Salakhutdinov, "Unsupervised Learning of Video Representations using LSTMs",
-ICML 2015; the physics are those of the benchmark's generator.
+Srivastava, Mansimov and Salakhutdinov, "Unsupervised Learning of Video Representations using
+LSTMs", ICML 2015; the physics are those of the benchmark's generator.
 """
 
 import hashlib

@@ -173,6 +173,10 @@ class DDPAE(nn.Module):
         latents = self._latents(seen, self._states(seen, frames.shape[1] - t_in), draw)
         return self._log_likelihood(self._render(latents), frames) - divergence
 
+    def loss(self, frames: Tensor, t_in: int) -> Tensor:
+        """What training minimises: minus the mean of `elbo`, nats per clip."""
+        return -self.elbo(frames, t_in).mean()
+
     @torch.no_grad()
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
         """Reconstruction and prediction with all latents at their posterior means.

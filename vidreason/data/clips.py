@@ -1,0 +1,190 @@
+"""`MovingMNISTData`: clips of moving digits, made when they are asked for."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vidreason.clip import Clip
+from vidreason.data.mnist import SIDE, drawn_digits, read_digits
+from vidreason.data.moving import MovingDigits, read_official
+from vidreason.errors import DataError
+from vidreason.files import data_root
+
+Split = Literal["train", "val", "test"]
+# Validation and test clips are the same for every run. Training seeds are below 2**32.
+_SEEDS = {"val": 1 << 40, "test": 2 << 40}
+_DRAWN = {"train": (4_000, 1), "val": (500, 2), "test": (500, 3)}  # digits and their seed
+
+
+class MovingMNISTData(pl.LightningDataModule):
+    """Moving MNIST as an endless stream of training clips and fixed sets of others.
+
+    Training clip i of epoch e is clip e * `epoch_clips` + i of the stream of `seed`, whatever the
+    batch size or the number of workers. Validation clips show digits that training does not, test
+    clips digits of MNIST's test images. Nothing is stored.
+
+    Args:
+        root: Folder of MNIST; `$VIDREASON_DATA/mnist` if empty.
+        digits: Numbers of digits, one of which each clip has.
+        size: Pixels S of a side of the frames.
+        length: Frames of a clip, input and predicted.
+        channels: Channels C, all alike.
+        batch_size: Clips in a batch.
+        epoch_clips: Training clips in an epoch.
+        val_clips: Validation clips.
+        test_clips: Test clips.
+        test_file: The benchmark's `mnist_test_seq.npy`, to be tested on instead.
+        source: `mnist`, or `drawn` for digits in fonts, which need no files.
+        workers: Processes that make batches; 0 makes them in the training process.
+        seed: Of the training clips.
+        predict_split: Which split `predict` takes.
+
+    Raises:
+        DataError: An option out of range.
+    """
+
+    def __init__(
+        self,
+        root: str = "",
+        digits: Sequence[int] = (2,),
+        size: int = 64,
+        length: int = 20,
+        channels: int = 1,
+        batch_size: int = 64,
+        epoch_clips: int = 10_000,
+        val_clips: int = 1_000,
+        test_clips: int = 10_000,
+        test_file: str = "",
+        source: Literal["mnist", "drawn"] = "mnist",
+        workers: int = 0,
+        seed: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        super().__init__()
+        for name, value, low, high in (
+            *(("digits", count, 1, 16) for count in digits or (0,)),
+            ("size", size, SIDE, 1024),
+            ("length", length, 2, 10_000),
+            ("channels", channels, 1, 16),
+            ("batch_size", batch_size, 1, 100_000),
+            ("epoch_clips", epoch_clips, 1, 10**9),
+            ("val_clips", val_clips, 1, 10**9),
+            ("test_clips", test_clips, 1, 10**9),
+            ("workers", workers, 0, 1000),
+            ("seed", seed, 0, 2**32 - 1),
+        ):
+            if not low <= value <= high:
+                problem = f"{value} is not within {low} and {high}"
+                raise DataError(f"data.{name}", problem, "correct the option")
+        if test_file and (tuple(digits), size, length, channels) != ((2,), 64, 20, 1):
+            problem = "is of 2 digits, 64 pixels, 20 frames and 1 channel, unlike the options"
+            raise DataError("data.test_file", problem, "correct the options, or leave it empty")
+        self.root, self.source = root, source
+        self.options = {"counts": digits, "size": size, "length": length, "channels": channels}
+        self.length, self.batch_size, self.workers, self.seed = length, batch_size, workers, seed
+        self.clips = {"train": epoch_clips, "val": val_clips, "test": test_clips}
+        self.test_file, self.predict_split = test_file, predict_split
+        self._sets: dict[str, Dataset[Clip]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Reads the digits of the splits that `stage` needs."""
+        needed: dict[str, tuple[str, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": (self.predict_split,),
+        }
+        for split in needed[stage]:
+            if split in self._sets:
+                continue
+            if split == "test" and self.test_file:
+                self._sets[split] = _Official(read_official(Path(self.test_file)))
+                continue
+            if self.source == "drawn":
+                images, labels = drawn_digits(*_DRAWN[split])
+            else:
+                root = Path(self.root) if self.root else data_root("mnist")
+                images, labels = read_digits(root, split)
+            seed = _SEEDS.get(split, self.seed)
+            made = MovingDigits(images, labels, seed=seed, **self.options)  # type: ignore[arg-type]
+            self._sets[split] = _Clips(made, self.clips[split])
+
+    def train_dataloader(self) -> DataLoader:
+        """New clips every epoch."""
+        return self._loader("train", _EpochSampler(self.clips["train"]))
+
+    def val_dataloader(self) -> DataLoader:
+        """The same clips in the same order, as are the two below."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The split `predict_split`."""
+        return self._loader(self.predict_split)
+
+    def _loader(self, split: str, sampler: Sampler | None = None) -> DataLoader:
+        return DataLoader(
+            self._sets[split],
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=_whole,
+        )
+
+
+def _whole(batch: Clip) -> Clip:
+    return batch
+
+
+class _EpochSampler(Sampler[int]):
+    """The clips of an epoch, in order: they are all different already."""
+
+    def __init__(self, clips: int) -> None:
+        self.clips, self.epoch = clips, 0
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * self.clips
+        return iter(range(start, start + self.clips))
+
+
+class _Clips(Dataset[Clip]):
+    """Clips by the batch: torch's loader hands a whole batch of numbers to `__getitems__`."""
+
+    def __init__(self, made: MovingDigits, clips: int) -> None:
+        self.made, self.clips = made, clips
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __getitems__(self, index: list[int]) -> Clip:
+        return self.made.clips(np.asarray(index, np.int64))
+
+
+class _Official(Dataset[Clip]):
+    """The benchmark's test clips, of which neither positions nor labels are known."""
+
+    def __init__(self, clips: np.ndarray) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return self.clips.shape[1]
+
+    def __getitems__(self, index: list[int]) -> Clip:
+        frames = torch.from_numpy(self.clips[:, index].swapaxes(0, 1).copy())[:, :, None]
+        unknown = torch.full((len(index), frames.shape[1], 2, 2), torch.nan)
+        return Clip(frames, unknown, torch.full((len(index), 2), -1), torch.tensor(index))
