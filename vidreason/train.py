@@ -22,6 +22,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+import vidreason.data.clips
+import vidreason.decompose
 import vidreason.intent
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.errors import DataError

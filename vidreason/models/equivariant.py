@@ -248,13 +248,17 @@ class EquivariantDDPAE(nn.Module):
     def forecast_loss(self) -> Tensor:
         """Minus the log-probability of coming positions in tracks of the latest clips, nats.
 
-        Its expected gradient is that of the ELBO. Raises nothing where nothing was seen yet: what
-        is remembered then is a component at rest in the middle.
+        Means and spreads learn from each position by itself, what errors share from the whole: a
+        forecast that may err by much in one direction would be slow to mend just that.
+        Where nothing was seen yet, what is remembered is an object at rest in the middle.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
         chosen = self.memory[torch.randint(kept, [self.replay], device=self.memory.device)]
         past, future, rest = chosen.split([self.t_in, self.t_out, 1], -1)
-        return -self.forecast(past, rest).log_prob(future).sum(-1).mean()
+        mean, std, shared = self.forecast(past, rest)
+        alone = Normal(mean, std, validate_args=False).log_prob(future).sum((-1, -2))
+        together = _errors_alike(mean.detach(), std.detach(), shared).log_prob(future).sum(-1)
+        return -(alone + together).mean()
 
     @torch.no_grad()
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
@@ -446,13 +450,9 @@ class EquivariantDDPAE(nn.Module):
     def _future(self, past: Tensor, objects: Tensor) -> LowRankMultivariateNormal:
         """Prior of K positions (B, N, 2, K) after T, px, of components that look like this."""
         whole, rest = self._centre(objects)
-        coming = self.forecast(self._normal(past, whole), rest)
-        return LowRankMultivariateNormal(
-            coming.loc * self.unit + self.size / 2 - whole,
-            coming.cov_factor * self.unit,
-            coming.cov_diag * self.unit**2,
-            validate_args=False,
-        )
+        mean, std, shared = self.forecast(self._normal(past, whole), rest)
+        mean = mean * self.unit + self.size / 2 - whole
+        return _errors_alike(mean, std * self.unit, shared)
 
     def _centre(self, objects: Tensor) -> tuple[Tensor, Tensor]:
         """Where the objects' centres are from their middles, (B, N, 2, 1) px, and what is left."""
@@ -490,11 +490,12 @@ class _Forecast(nn.Module):
         )
         self.register_buffer("ago", torch.arange(t_in - 1, 0, -1.0), persistent=False)
 
-    def forward(self, past: Tensor, rest: Tensor) -> LowRankMultivariateNormal:
+    def forward(self, past: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of positions (..., 2, T) and what rounding left of them (..., 2, 1).
 
         Returns:
-            Batch (..., 2), events (K,).
+            Means and standard deviations of the coming positions, (..., 2, K), and the share of
+            the variance that is common to all of them, (..., 2, 1).
         """
         sign = torch.where(past[..., -1:] < past[..., -3:-2], -1.0, 1.0)
         place = past * sign
@@ -508,12 +509,19 @@ class _Forecast(nn.Module):
         out = self.net(torch.cat([step, way, other, *ends], -1))
         mean = sign * (place[..., -1:] + out[..., : self.t_out])
         std = functional.softplus(out[..., self.t_out : -1] - 2) + 1e-3
-        shared = out[..., -1:].sigmoid()  # of the variance: errors of one sign
-        factor = (std * shared.sqrt())[..., None]
-        # With validation, positive definiteness would be checked by a decomposition.
-        return LowRankMultivariateNormal(
-            mean, factor, std.square() * (1 - shared) + 1e-6, validate_args=False
-        )
+        return mean, std, out[..., -1:].sigmoid()
+
+
+def _errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> LowRankMultivariateNormal:
+    """Normal positions (..., K) whose errors correlate by `shared` (..., 1) between any two."""
+    # With validation, positive definiteness would be checked by a decomposition.
+    factor = (std * shared.sqrt())[..., None]
+    return LowRankMultivariateNormal(
+        mean,
+        factor,
+        std.square() * (1 - shared) + 1e-6,
+        validate_args=False,
+    )
 
 
 def _blurred(objects: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
