@@ -18,7 +18,8 @@ from vidreason.errors import DataError
 OFFICIAL = ((20, 10_000, 64, 64), "be083ec986bfe91a449d63653c411eb2")
 """Shape (T, clips, S, S) and MD5 of the benchmark's `mnist_test_seq.npy`."""
 
-_SPEED = 0.1  # of the free range, per frame
+SPEED = 0.1
+"""Share of the free range that a digit moves in a frame."""
 _CHUNK = 16  # clips drawn at a time, so that their frames stay in the processor's cache
 
 
@@ -57,7 +58,7 @@ def trajectories(start: np.ndarray, angle: np.ndarray, length: int) -> np.ndarra
         angle: (...,) radians.
         length: Frames.
     """
-    velocity = _SPEED * np.stack([np.cos(angle), np.sin(angle)])
+    velocity = SPEED * np.stack([np.cos(angle), np.sin(angle)])
     position, path = start, np.empty((length, *start.shape))
     for frame in path:
         position = position + velocity
