@@ -75,10 +75,11 @@ def _add_data(data: argparse.ArgumentParser) -> None:
         epilog="""examples:
   vidreason data get jaad --root data/jaad
   vidreason data get jaad --root data/jaad --from JAAD-7712f55.tar.gz
+  vidreason data get mnist --root data/mnist --from FOLDER-OF-IDX-FILES
 
 With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.""",
     )
-    get.add_argument("--from", dest="source", metavar="FILE-OR-URL", help="archive to take")
+    get.add_argument("--from", dest="source", metavar="FILE-OR-URL", help="where to take it from")
 
     check = verbs.add_parser(
         "check",
@@ -112,7 +113,8 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
     windows.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
 
     for name, verb in {"get": get, "check": check, "windows": windows}.items():
-        verb.add_argument("dataset", choices=("jaad",))
+        datasets = ("jaad", "mnist") if name == "get" else ("jaad",)
+        verb.add_argument("dataset", choices=datasets)
         verb.add_argument(
             "--root", type=Path, metavar="DIR", help="its folder ($VIDREASON_DATA/DATASET)"
         )

@@ -1,9 +1,11 @@
 """`vidreason data get`: fetch a dataset, check every byte, put it in place."""
 
 import argparse
+import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ def get(dataset: str, root: Path, source: str | None = None) -> None:
             another one.
     """
     manifest = load_manifest(dataset)
+    if "uncompressed" in manifest:
+        return _get_files(root, source or manifest["source"], manifest)
     if any((root / name).exists() for name in manifest["take"]):
         return verify(root, manifest)
     root = root.resolve()  # beside the folder itself, not beside a link to it
@@ -68,6 +72,41 @@ def get(dataset: str, root: Path, source: str | None = None) -> None:
                 os.rename(base / name, root / name)
                 undo.callback(os.rename, root / name, base / name)
             undo.pop_all()
+
+
+def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
+    """The same for single files that may be gzipped; `source` is a folder or an address."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
+        new = []
+        for name, digest in manifest["uncompressed"].items():
+            path = next((p for p in (root / f"{name}.gz", root / name) if p.is_file()), None)
+            if path is None:
+                given = Path(source, name)
+                suffix = "" if given.is_file() else ".gz"
+                path = Path(temporary, f"{name}{suffix}")
+                fetch(f"{source}/{name}{suffix}", path, max_bytes=manifest["max_bytes"])
+                new.append(path)
+            found = _uncompressed(path, manifest["max_bytes"])
+            if found != digest:
+                where = source if path in new else root
+                mend = f"use the files of {manifest['source']}"
+                raise DataError(where, f"content has SHA-256 {found}", mend, path.name)
+        root.mkdir(exist_ok=True)
+        for path in new:
+            os.rename(path, root / path.name)
+
+
+def _uncompressed(path: Path, max_bytes: int) -> str:
+    """SHA-256 of the content without gzip; of the first `max_bytes`, which are more than it has."""
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for _ in range(0, max_bytes, 1 << 20):
+                digest.update(file.read(1 << 20))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(path.name, f"is damaged ({error})", "get it again") from None
+    return digest.hexdigest()
 
 
 def _locate(unpacked: Path, names: list[str]) -> Path:
