@@ -1,4 +1,4 @@
-"""`DecomposeTask`: trains and applies a network that takes clips apart and predicts their frames."""
+"""`DecomposeTask`: trains and applies a network that takes clips apart and predicts their end."""
 
 import json
 import math
