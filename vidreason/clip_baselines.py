@@ -1,0 +1,211 @@
+"""Forecasts that need no training, and what nobody can beat, for clips of Moving MNIST.
+
+Two look at frames: `black` and `copy_last`. The others are told what the digits look like and where
+they were: `constant_velocity` knows no walls, and `bayes_mean` is the best forecast there is.
+"""
+
+from math import pi
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidreason.clip import Decomposition
+from vidreason.data.moving import SPEED, MovingDigits, render, trajectories
+from vidreason.errors import DataError
+from vidreason.frame_metrics import VideoMetrics
+
+_FITTED = 3  # of 2 to 10 positions, those that predict best
+_PROPOSALS, _ROUNDS = 1024, 10_000
+
+
+def black(frames: Tensor, t_out: int) -> Tensor:
+    """Nothing at all.
+
+    Args:
+        frames: Input, (B, T_in, C, S, S).
+        t_out: Number of frames to predict.
+
+    Returns:
+        (B, T_out, C, S, S).
+    """
+    return torch.zeros_like(frames[:, :1]).repeat(1, t_out, 1, 1, 1)
+
+
+def copy_last(frames: Tensor, t_out: int) -> Tensor:
+    """The last input frame again and again; shapes as in `black`."""
+    return frames[:, -1:].repeat(1, t_out, 1, 1, 1)
+
+
+def constant_velocity(digits: Tensor, corner: Tensor, t_out: int, size: int) -> Decomposition:
+    """The true digits, moving on along lines through their last three true positions.
+
+    Lines are least-squares fits, rounded to whole pixels. Walls are ignored: digits leave the
+    frame. More positions make worse lines, because nearly every digit has met a wall in ten frames.
+
+    Args:
+        digits: (B, N, D, D) in [0, 1], black where there is none.
+        corner: Top left pixels in the input frames, (B, T_in, N, 2): x, y.
+        t_out: Number of frames to predict.
+        size: Pixels S of a side of the frames.
+    """
+    batch, number, side, _ = digits.shape
+    recent = corner[:, -_FITTED:].double()
+    time = torch.arange(recent.shape[1] + t_out, dtype=torch.float64)
+    line = torch.stack([torch.ones_like(time), time], 1)
+    hat = (line @ torch.linalg.pinv(line[: recent.shape[1]]))[-t_out:]
+    ahead = torch.einsum("ot,btnx->bonx", hat, recent)
+    path = torch.cat([corner, ahead], 1).float()
+    alone = render(
+        digits.reshape(batch * number, 1, side, side),
+        path.round().long().transpose(1, 2).reshape(batch * number, -1, 1, 2),
+        size,
+    )
+    components = alone.unflatten(0, (batch, number)).transpose(1, 2)[:, :, :, None]
+    sides = torch.full(path.shape[:3], float(side))
+    return Decomposition(components.amax(2), components, path + side / 2, sides)
+
+
+def consistent_corners(
+    corner: np.ndarray, free: int, length: int, samples: int, seed: int
+) -> np.ndarray:
+    """Ways that digits may go on, given the whole pixels where they were seen.
+
+    Starts and directions are drawn as the benchmark draws them, and kept where the benchmark's
+    physics lead over all the pixels seen; so they are samples of the exact posterior. Only those
+    are proposed that the first pixel allows, and whose speed along either axis agrees, to within a
+    pixel, with every way seen between two walls.
+
+    Args:
+        corner: Top left pixels (M, T_in, 2) of M digits: x, y.
+        free: Pixels that a corner has to move in.
+        length: Frames to go through, those seen included.
+        samples: Ways per digit.
+        seed: Of the samples.
+
+    Returns:
+        (samples, M, length, 2) int64.
+
+    Raises:
+        DataError: No motion was found for some digit: it does not move as the benchmark's do.
+    """
+    rng = np.random.default_rng(seed)
+    digits, t_in = corner.shape[:2]
+    low, high = _angles(corner, free)
+    cell = corner[:, 0].T  # (2, M)
+    # A first step over the wall has ended at it, so that the start may lie further back.
+    first = np.where(cell == 0, -SPEED, cell / free)
+    last = np.where(cell < free, (cell + 1) / free, 1 + SPEED)
+    starts, turns = np.empty((2, digits, samples)), np.empty((digits, samples))
+    have = np.zeros(digits, np.int64)
+    for _ in range(_ROUNDS):
+        if not len(todo := np.flatnonzero(have < samples)):
+            path = trajectories(starts, turns, length)  # (length, 2, M, samples)
+            return (free * path).astype(np.int64).transpose(3, 2, 0, 1)
+        draw = rng.random((3, len(todo), _PROPOSALS))
+        angle = low[todo, None] + (high - low)[todo, None] * draw[2]
+        # The bounds are of the first quadrant: any of the four may be meant.
+        angle = rng.choice([0, pi], angle.shape) + rng.choice([-1, 1], angle.shape) * angle
+        step = SPEED * np.stack([np.cos(angle), np.sin(angle)])
+        start = first[:, todo, None] + (last - first)[:, todo, None] * draw[:2] - step
+        seen = (free * trajectories(start, angle, t_in)).astype(np.int64)
+        kept = ((start >= 0) & (start < 1)).all(0)
+        kept &= (seen == corner[todo].transpose(1, 2, 0)[..., None]).all((0, 1))
+        slot = have[todo, None] + kept.cumsum(1) - 1
+        digit, proposal = np.nonzero(kept & (slot < samples))
+        place = todo[digit], slot[digit, proposal]
+        starts[:, *place], turns[place] = start[:, digit, proposal], angle[digit, proposal]
+        have[todo] = np.minimum(have[todo] + kept.sum(1), samples)
+    problem = f"{(have < samples).sum()} of {digits} digits do not move as in Moving MNIST"
+    raise DataError("positions", problem, "give those of its generator")
+
+
+def _angles(corner: np.ndarray, free: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds, (M,) radians each, of the direction folded into the first quadrant."""
+    a, b = np.triu_indices(corner.shape[1], 1)
+    # Only at these pixels can a digit have been stopped by a wall.
+    stops = ((corner == 0) | (corner == free)).cumsum(1)
+    straight = stops[:, a] == stops[:, b]  # (M, pairs, 2)
+    way = np.abs(corner[:, b] - corner[:, a])
+    frames = (b - a)[:, None] * SPEED * free
+    slow = np.where(straight, (way - 1) / frames, 0).max(1, initial=0).clip(0, 1)
+    fast = np.where(straight, (way + 1) / frames, 1).min(1, initial=1).clip(0, 1)
+    low = np.maximum(np.arccos(fast[:, 0]), np.arcsin(slow[:, 1]))
+    return low, np.minimum(np.arccos(slow[:, 0]), np.arcsin(fast[:, 1]))
+
+
+def bayes_mean(
+    digits: Tensor, corner: Tensor, t_out: int, size: int, samples: int = 96, seed: int = 0
+) -> Tensor:
+    """Mean of the frames that may follow: least squared error of all forecasts, but for chance.
+
+    With S samples the error is 1 + 1/S times that of the exact mean, on average.
+
+    Args:
+        digits: (B, N, D, D) in [0, 1], black where there is none.
+        corner: Top left pixels in the input frames, (B, T_in, N, 2) integers: x, y.
+        t_out: Number of frames to predict.
+        size: Pixels of a side of the frames.
+        samples: Futures to average.
+        seed: Of the samples.
+
+    Returns:
+        (B, T_out, 1, S, S).
+
+    Raises:
+        DataError: A digit does not move as Moving MNIST's do.
+    """
+    batch, number, side, _ = digits.shape
+    there = digits.flatten(2).any(-1)  # (B, N)
+    seen = corner.transpose(1, 2)[there].numpy()
+    t_in = corner.shape[1]
+    ways = consistent_corners(seen, size - side, t_in + t_out, samples, seed)[:, :, t_in:]
+    total = torch.zeros(batch, t_out, size, size)
+    future = torch.zeros(batch, number, t_out, 2, dtype=torch.int64)
+    for way in torch.from_numpy(ways):
+        future[there] = way
+        total += render(digits, future.transpose(1, 2), size)
+    return (total / samples)[:, :, None]
+
+
+def table(
+    made: MovingDigits, t_in: int, clips: int, samples: int = 96, batch: int = 50
+) -> dict[str, dict[str, Tensor]]:
+    """Metrics of all these forecasts, on the first clips of a generator.
+
+    Args:
+        made: The generator; its clips' frames after the first `t_in` are predicted.
+        t_in: Number of input frames.
+        clips: Number of clips.
+        samples: Futures to average for the floor.
+        batch: Clips worked on at once.
+
+    Returns:
+        By the forecast's name what `VideoMetrics.compute` gives. The squared error in the row
+        `Bayes floor` is corrected for the finite number of samples; the other metrics are not.
+    """
+    t_out, size = made.length - t_in, made.size
+    names = ("black frame", "copy last frame", "constant velocity", "Bayes floor")
+    found = {name: VideoMetrics(t_in, t_out) for name in names}
+    for start in range(0, clips, batch):
+        index = np.arange(start, min(start + batch, clips))
+        clip = made.clips(index)
+        which, path = made.scripts(index)
+        images = np.where((which >= 0)[..., None, None], made.images[which], 0)
+        digits, corner = torch.from_numpy(images).float() / 255, torch.from_numpy(path[:, :t_in])
+        frames = clip.frames[:, :t_in].float() / 255
+        straight = constant_velocity(digits, corner, t_out, size)
+        mean = bayes_mean(digits, corner, t_out, size, samples, seed=start)
+        forecasts = (
+            black(frames, t_out),
+            copy_last(frames, t_out),
+            straight.frames[:, t_in:],
+            mean,
+        )
+        for name, forecast in zip(names, forecasts, strict=True):
+            known = straight if name == "constant velocity" else None
+            found[name].update(clip, forecast.expand(-1, -1, made.channels, -1, -1), known)
+    rows = {name: metrics.compute() for name, metrics in found.items()}
+    for name in ("mse", "mse_by_frame"):
+        rows["Bayes floor"][name] *= samples / (samples + 1)
+    return rows
