@@ -1,0 +1,191 @@
+"""Pictures of clips taken apart: filmstrips, animations, and the curves of a training run."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from vidreason.clip import Decomposition
+from vidreason.files import write_atomic
+from vidreason.plots import COLOURS
+
+_INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)
+_TINTS = tuple(
+    tuple(int(COLOURS[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (4, 5, 3, 2)
+)  # those of the colours that show on black
+_GAP, _HEAD, _MARGIN, _BREAK = 4, 62, 140, 28
+_FPS = 8
+_PANELS = {
+    "train/loss": "training loss",
+    "val/mse": "squared error per predicted frame",
+    "val/position_error": "position error (px)",
+    "val/separated": "share of clips separated",
+}
+
+
+def draw_filmstrip(
+    path: Path, frames: Tensor, decomposition: Decomposition, t_in: int, clip: int = 0
+) -> None:
+    """Draws a clip as a PNG with a column for each frame.
+
+    The rows are the truth; the model's reconstruction and prediction; what each component draws, in
+    its colour; and the model's frames with the components' windows.
+
+    Args:
+        path: Of the picture.
+        frames: The truth, (B, T, C, S, S) float in [0, 1]; may be shorter than the prediction.
+        decomposition: L frames.
+        t_in: Number of input frames.
+        clip: Which of the B clips.
+    """
+    rows, side = _rows(frames, decomposition, clip, 120), decomposition.frames.shape[-1]
+    tile = _scale(side, 120) * side
+    length = decomposition.frames.shape[1]
+    left = [_MARGIN + t * (tile + _GAP) + (_BREAK if t >= t_in else 0) for t in range(length)]
+    height = _HEAD + len(rows) * (tile + _GAP) + _GAP
+    sheet = Image.new("RGB", (left[-1] + tile + 2 * _GAP, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for first, last, word in ((0, t_in, "input"), (t_in, length, "future")):
+        if first < last:
+            pen.text((left[first], 4), word, _INK, _font(24))
+    for t, x in enumerate(left):
+        pen.text((x + tile / 2, _HEAD - 4), str(t + 1), _QUIET, _font(20), anchor="mb")
+    if 0 < t_in < length:
+        x = left[t_in] - (_BREAK + _GAP) // 2
+        pen.line((x, 6, x, height - _GAP), _QUIET)
+    for row, (name, (colour, pictures)) in enumerate(rows.items()):
+        y = _HEAD + row * (tile + _GAP)
+        pen.text((_MARGIN - 8, y + tile / 2), name, colour, _font(20), anchor="rm")
+        for x, picture in zip(left, pictures, strict=False):
+            sheet.paste(picture, (x, y))
+    with write_atomic(path) as temporary:
+        sheet.save(temporary, "png")
+
+
+def draw_animation(
+    path: Path, frames: Tensor, decomposition: Decomposition, t_in: int, clip: int = 0
+) -> None:
+    """Draws a clip that moves: truth, model with the components' windows, components in colour.
+
+    Args:
+        path: A .gif, or a video such as .mp4.
+        frames: As for `draw_filmstrip`.
+        decomposition: L frames.
+        t_in: Number of input frames.
+        clip: Which of the B clips.
+    """
+    rows = _rows(frames, decomposition, clip, 192)
+    parts = [
+        np.stack([np.asarray(picture, np.uint16) for picture in pictures])
+        for name, (_, pictures) in rows.items()
+        if name.startswith("component")
+    ]
+    mixed = [Image.fromarray(picture) for picture in np.sum(parts, 0).clip(0, 255).astype(np.uint8)]
+    panels = {"truth": rows["truth"][1], "model": rows["windows"][1], "components": mixed}
+    tile, foot = mixed[0].width, 26
+    # Even sides, which video codecs want.
+    size = (3 * tile + 4 * _GAP + tile % 2, tile + 2 * foot + tile % 2)
+    sheets = []
+    for t in range(len(mixed)):
+        sheet = Image.new("RGB", size, _PAPER)
+        pen = ImageDraw.Draw(sheet)
+        for column, (name, pictures) in enumerate(panels.items()):
+            x = _GAP + column * (tile + _GAP)
+            pen.text((x + tile / 2, foot / 2), name, _INK, _font(14), anchor="mm")
+            if t < len(pictures):
+                sheet.paste(pictures[t], (x, foot))
+        word, colour = ("input", _QUIET) if t < t_in else ("prediction", _INK)
+        place = (size[0] / 2, foot + tile + foot / 2)
+        pen.text(place, f"{word}, frame {t + 1}", colour, _font(14), anchor="mm")
+        sheets.append(sheet)
+    with write_atomic(path) as temporary:
+        if path.suffix == ".gif":
+            sheets[0].save(
+                temporary, save_all=True, append_images=sheets[1:], duration=1000 / _FPS, loop=0
+            )
+            return
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        video = cv2.VideoWriter(str(temporary), code, _FPS, size)
+        for sheet in sheets:
+            video.write(np.asarray(sheet)[..., ::-1])
+        video.release()
+
+
+def draw_curves(path: Path, metrics_csv: Path) -> None:
+    """Draws how training went, against the clips seen, as a PNG.
+
+    Args:
+        path: Of the picture.
+        metrics_csv: Of a run folder: columns `clips`, `train/loss`, `val/mse`,
+            `val/position_error`, `val/separated`. What is missing has no panel, what is empty no
+            point.
+    """
+    with metrics_csv.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    curves = {}
+    for name in _PANELS:
+        pairs = [(line.get("clips"), line[name]) for line in lines if line.get(name)]
+        points = [(float(x), float(y)) for x, y in pairs if x]
+        if points:
+            curves[name] = np.array(points).T
+    figure = Figure(figsize=(3.4 * max(len(curves), 1), 2.8), layout="constrained")
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        axes = figure.add_subplot(1, len(curves), i + 1)
+        axes.plot(x, y, color=COLOURS[0], marker="." if len(x) < 30 else "")
+        axes.set_title(_PANELS[name], fontsize="medium")
+        axes.set_xlabel("clips seen")
+        axes.grid(alpha=0.3)
+        if name != "train/loss":
+            axes.set_ylim(0, 1.02 if name == "val/separated" else None)
+    with write_atomic(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def _rows(
+    frames: Tensor, decomposition: Decomposition, clip: int, target: int
+) -> dict[str, tuple[tuple[int, ...], list[Image.Image]]]:
+    """By name, the colour of the name, and a picture for each frame."""
+    truth = _pictures(_array(frames[clip]), target)
+    model = _array(decomposition.frames[clip])
+    parts = _array(decomposition.components[clip])  # (L, N, C, S, S)
+    windows = _pictures(model, target)
+    scale = _scale(model.shape[-1], target)
+    where, sides = _array(decomposition.positions[clip]), _array(decomposition.sides[clip])
+    for picture, centres, widths in zip(windows, where, sides, strict=True):
+        pen = ImageDraw.Draw(picture)
+        for k, (centre, width) in enumerate(zip(centres, widths, strict=True)):
+            low, high = np.round(scale * (centre - width / 2)), scale * (centre + width / 2)
+            high = np.maximum(np.round(high) - 1, low)
+            pen.rectangle((*low.tolist(), *high.tolist()), outline=_TINTS[k % len(_TINTS)], width=2)
+    found: dict[str, tuple[tuple[int, ...], list[Image.Image]]]
+    found = {"truth": (_INK, truth), "model": (_INK, _pictures(model, target))}
+    for k in range(parts.shape[1]):
+        tint = np.array(_TINTS[k % len(_TINTS)]) / 255
+        coloured = parts[:, k].mean(1, keepdims=True) * tint[:, None, None]
+        found[f"component {k + 1}"] = _TINTS[k % len(_TINTS)], _pictures(coloured, target)
+    return found | {"windows": (_INK, windows)}
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.nan_to_num(tensor.detach().float().cpu().numpy())
+
+
+def _scale(side: int, target: int) -> int:
+    """How often to repeat pixels, for pictures of about so many."""
+    return max(round(target / side), 1)
+
+
+def _pictures(frames: np.ndarray, target: int) -> list[Image.Image]:
+    """Enlarges (L, C, S, S) in [0, 1]; C is 1 or 3."""
+    scale = _scale(frames.shape[-1], target)
+    pixels = (frames.clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3)).repeat(scale, 1).repeat(scale, 2)
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
