@@ -218,6 +218,11 @@ def test_a_component_that_is_not_a_number_follows_nothing():
     assert found.error[:, :, 0].isnan().all() and (found.error[:, :, 1] == 0).all()
 
 
+def test_too_many_digits():
+    with pytest.raises(DataError, match="digits: 9, and 2 components, are too many to be matched"):
+        follow(paths(0), paths(0, digits=9), T_IN)
+
+
 def test_empty_components():
     components = torch.zeros(1, 3, 4, 1, 8, 8)
     components[0, 1, 0, 0, 3, 3] = 0.11  # one dot in one input frame is something

@@ -7,6 +7,7 @@ clamped to that range first, as DDPAE (Hsieh et al. 2018) does and OpenSTL does 
 
 from collections.abc import Callable
 from itertools import permutations
+from math import perm
 from typing import NamedTuple
 
 import torch
@@ -21,12 +22,13 @@ FLOOR = 8.6
 FLOOR_BY_FRAME = (4.9, 5.3, 6.5, 7.9, 8.0, 8.9, 9.6, 10.8, 11.5, 12.0)
 """Squared error per frame that nobody can beat on 2-digit Moving MNIST, frames 11 to 20 after ten
 observed ones: positions are cut to whole pixels, so the past leaves the motion uncertain.
-`clip_baselines.bayes_floor` with 500 clips of MNIST's test digits gave 8.56 +- 0.39. It knows the
+`clip_baselines.bayes_mean` over 500 clips of MNIST's test digits gave 8.56 +- 0.39. It knows the
 digits' looks, so that the true floor is no lower."""
 
 SEPARATED = 2.0
 """Mean error in px, constant offset removed, below which a component follows a digit."""
 EMPTY = 0.1
+_ASSIGNMENTS = 10_000  # seven digits have 5,040
 _BIN, _BINS = 0.02, 5000  # px; the last bin also takes what is beyond 100 px
 
 
@@ -162,8 +164,14 @@ def follow(predicted: Tensor, truth: Tensor, t_in: int) -> Followed:
         predicted: (B, T, M, 2) px, the components' positions.
         truth: (B, T, N, 2) px, the digits' positions; NaN where there is none.
         t_in: Frames to match on, and to take the offset from; the input frames, as a rule.
+
+    Raises:
+        DataError: Too many digits and components to try all assignments.
     """
     digits, components = truth.shape[2], predicted.shape[2]
+    if perm(max(digits, components), digits) > _ASSIGNMENTS:
+        problem = f"{digits}, and {components} components, are too many to be matched"
+        raise DataError("digits", problem, "score clips of fewer digits")
     if digits > components:
         predicted = F.pad(predicted, (0, 0, 0, digits - components), value=torch.nan)
     present = ~truth.isnan().any(-1)[:, :, None]  # (B, T, 1, N)
