@@ -1,6 +1,6 @@
 """`MovingMNISTData`: clips of moving digits, made when they are asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidreason.clip import Clip
+from vidreason.data.loading import EpochSampler, loader
 from vidreason.data.mnist import SIDE, drawn_digits, read_digits
 from vidreason.data.moving import MovingDigits, read_official
 from vidreason.errors import DataError
@@ -81,6 +82,13 @@ class MovingMNISTData(pl.LightningDataModule):
             if not low <= value <= high:
                 problem = f"{value} is not within {low} and {high}"
                 raise DataError(f"data.{name}", problem, "correct the option")
+        for name, choice, choices in (
+            ("source", source, ("mnist", "drawn")),
+            ("predict_split", predict_split, ("train", "val", "test")),
+        ):
+            if choice not in choices:
+                problem = f"{choice!r} is none of {', '.join(choices)}"
+                raise DataError(f"data.{name}", problem, "correct the option")
         if test_file and (tuple(digits), size, length, channels) != ((2,), 64, 20, 1):
             problem = "is of 2 digits, 64 pixels, 20 frames and 1 channel, unlike the options"
             raise DataError("data.test_file", problem, "correct the options, or leave it empty")
@@ -115,8 +123,8 @@ class MovingMNISTData(pl.LightningDataModule):
             self._sets[split] = _Clips(made, self.clips[split])
 
     def train_dataloader(self) -> DataLoader:
-        """New clips every epoch."""
-        return self._loader("train", _EpochSampler(self.clips["train"]))
+        """New clips every epoch, in order: they are all different already."""
+        return self._loader("train", EpochSampler(self.clips["train"]))
 
     def val_dataloader(self) -> DataLoader:
         """The same clips in the same order, as are the two below."""
@@ -131,35 +139,7 @@ class MovingMNISTData(pl.LightningDataModule):
         return self._loader(self.predict_split)
 
     def _loader(self, split: str, sampler: Sampler | None = None) -> DataLoader:
-        return DataLoader(
-            self._sets[split],
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            collate_fn=_whole,
-        )
-
-
-def _whole(batch: Clip) -> Clip:
-    return batch
-
-
-class _EpochSampler(Sampler[int]):
-    """The clips of an epoch, in order: they are all different already."""
-
-    def __init__(self, clips: int) -> None:
-        self.clips, self.epoch = clips, 0
-
-    def __len__(self) -> int:
-        return self.clips
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.clips
-        return iter(range(start, start + self.clips))
+        return loader(self._sets[split], self.batch_size, self.workers, sampler)
 
 
 class _Clips(Dataset[Clip]):

@@ -125,6 +125,6 @@ def drawn_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         shape = shape * grow / zoom
         move = SIDE / 2 - 0.5 - shape @ centre
         # Blurred by as much as it shrinks.
-        canvas = cv2.blur(canvas, (zoom, zoom))
-        image[:] = cv2.warpAffine(canvas, np.column_stack([shape, move]), (SIDE, SIDE))
+        smooth = cv2.blur(canvas, (zoom, zoom))
+        image[:] = cv2.warpAffine(smooth, np.column_stack([shape, move]), (SIDE, SIDE))
     return images, labels.astype(np.uint8)

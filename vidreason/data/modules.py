@@ -1,6 +1,6 @@
 """`IntentData`: the windows of one protocol as batches of scene graphs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.data.loading import GOLDEN, EpochSampler, loader, splitmix64
 from vidreason.data.windows import OBSERVED, Windows, make_windows, split_videos
 from vidreason.errors import DataError
 from vidreason.features import check_features
@@ -126,7 +127,7 @@ class IntentData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch."""
         graphs = self._graphs["train"]
-        return self._loader(graphs, _EpochSampler(len(graphs), self.seed))
+        return self._loader(graphs, EpochSampler(len(graphs), self.seed))
 
     def val_dataloader(self) -> list[DataLoader]:
         """In the order of the windows, as are the two below.
@@ -145,35 +146,7 @@ class IntentData(pl.LightningDataModule):
         return self._loader(self._graphs[self.predict_split])
 
     def _loader(self, graphs: "_Graphs", sampler: Sampler | None = None) -> DataLoader:
-        return DataLoader(
-            graphs,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            collate_fn=_whole,
-        )
-
-
-def _whole(batch: HeteroData) -> HeteroData:
-    return batch
-
-
-class _EpochSampler(Sampler[int]):
-    """A permutation per (seed, epoch); item `epoch * samples + index` carries the epoch along."""
-
-    def __init__(self, samples: int, seed: int) -> None:
-        self.samples, self.seed, self.epoch = samples, seed, 0
-
-    def __len__(self) -> int:
-        return self.samples
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
-        return iter((self.epoch * self.samples + order).tolist())
+        return loader(graphs, self.batch_size, self.workers, sampler)
 
 
 class _Graphs(Dataset[HeteroData]):
@@ -199,10 +172,7 @@ class _Graphs(Dataset[HeteroData]):
 
 
 def coin(seed: int, items: np.ndarray) -> np.ndarray:
-    """A fair coin (B,) for each item, by hashing (seed, item): SplitMix64 (Steele et al. 2014)."""
+    """A fair coin (B,) for each item, by hashing (seed, item)."""
     with np.errstate(over="ignore"):
-        z = items.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
-        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) & np.uint64(1)).astype(bool)
+        state = (items.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)) * GOLDEN
+    return (splitmix64(state) & np.uint64(1)).astype(bool)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidreason.clip import Clip
+from vidreason.data.loading import GOLDEN, splitmix64
 from vidreason.errors import DataError
 
 OFFICIAL = ((20, 10_000, 64, 64), "be083ec986bfe91a449d63653c411eb2")
@@ -20,31 +21,20 @@ OFFICIAL = ((20, 10_000, 64, 64), "be083ec986bfe91a449d63653c411eb2")
 
 SPEED = 0.1
 """Share of the free range that a digit moves in a frame."""
-_CHUNK = 16  # clips drawn at a time, so that their frames stay in the processor's cache
+_CACHED = 350_000  # bytes of frames drawn at a time, so that they stay in the processor's cache
 
 
 def uniforms(seed: int, index: np.ndarray, count: int) -> np.ndarray:
     """Random numbers that are a function of (seed, index), (len(index), count) in [0, 1).
-
-    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) as a hash: a generator for each clip would cost
-    more than drawing it.
 
     Args:
         seed: Below 2**64.
         index: (M,) integers from 0 to below 2**53 / `count`.
         count: Numbers for each index.
     """
-
-    def mix(x: np.ndarray) -> np.ndarray:
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-    step = np.uint64(0x9E3779B97F4A7C15)
     place = index.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        key = mix(np.array([seed], np.uint64) + step)
-        return (mix(key + (place + np.uint64(1)) * step) >> np.uint64(11)) * 2.0**-53
+    key = splitmix64(np.array([seed], np.uint64))
+    return (splitmix64(key + place * GOLDEN) >> np.uint64(11)) * 2.0**-53
 
 
 def trajectories(start: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
@@ -109,9 +99,10 @@ class MovingDigits:
     def clips(self, index: np.ndarray) -> Clip:
         """The clips of these numbers, (B,)."""
         which, corner = self.scripts(index)
-        frames = np.zeros((len(index), self.length, self.size, self.size), np.uint8)
-        for start in range(0, len(index), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        frames = np.empty((len(index), self.length, self.size, self.size), np.uint8)
+        step = max(1, _CACHED // (self.length * self.size**2))
+        for start in range(0, len(index), step):
+            part = slice(start, start + step)
             self._draw(frames[part], which[part], corner[part])
         there = which >= 0
         middle = self.images.shape[-1] / 2
@@ -125,32 +116,29 @@ class MovingDigits:
         )
 
     def _draw(self, frames: np.ndarray, which: np.ndarray, corner: np.ndarray) -> None:
-        """Draws on black frames (B, T, S, S), the brighter over the darker.
+        """Draws frames (B, T, S, S), the brighter over the darker.
 
-        A frame's row of a digit is `size` bytes of the digit's row between zeros, so one copy of a
-        fixed size: numpy copies such items much faster than it indexes pixels.
+        With sheets (S, S) that hold a digit in their top left corner one after another in memory,
+        a frame with the digit at (x, y) is the S * S bytes that begin y * S + x before its sheet:
+        what comes in from the sheet before is black. So a frame is one copy of a fixed size, which
+        numpy makes many times faster than it indexes pixels or rows.
         """
-        side, item = self.images.shape[-1], np.dtype(f"V{self.size}")
-        free = self.size - side
-        clips, length, digits = corner.shape[:3]
-        padded = np.zeros((clips, digits, side, side + 2 * free), np.uint8)
-        padded[..., free : free + side] = self.images[which]
-        padded[which < 0] = 0
+        side, size, digits = self.images.shape[-1], self.size, which.shape[1]
+        number = which.T.ravel()
+        sheets = np.zeros((1 + number.size, size, size), np.uint8)
+        sheets[1:, :side, :side] = self.images[number] * (number >= 0)[:, None, None]
+        item = np.dtype(f"V{size * size}")
         windows = np.lib.stride_tricks.as_strided(
-            np.frombuffer(padded, item, 1),
-            (clips, digits, side, free + 1),
-            (*padded.strides[:3], 1),
+            np.frombuffer(sheets, item, 1), (number.size * item.itemsize + 1,), (1,)
         )
-        rows = frames.reshape(-1).view(item)
-        clip, row = np.arange(clips)[:, None, None], np.arange(side)
-        first = (np.arange(clips)[:, None] * length + np.arange(length)) * self.size
-        for digit in range(digits):
-            x, y = corner[:, :, digit].transpose(2, 0, 1)
-            new = windows[clip, digit, row, free - x[..., None]]
-            place = (first + y)[..., None] + row
-            if digit:
-                new = np.maximum(new.view(np.uint8), rows[place].view(np.uint8)).view(item)
-            rows[place] = new
+        sheet = 1 + np.arange(number.size).reshape(digits, -1, 1)
+        start = sheet * item.itemsize - corner.transpose(2, 0, 1, 3) @ (1, size)
+        drawn = windows[np.ascontiguousarray(start)].view(np.uint8)
+        drawn, *others = drawn.reshape(digits, *frames.shape)
+        if not others:
+            frames[:] = drawn
+        for other in others:
+            drawn = np.maximum(drawn, other, out=frames)
 
 
 def render(digits: Tensor, corner: Tensor, size: int) -> Tensor:
