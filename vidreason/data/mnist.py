@@ -120,11 +120,10 @@ def drawn_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             [np.cos(turn), -np.sin(turn)],
             [np.sin(turn), np.cos(turn)],
         ]
-        moments = cv2.moments(canvas)
+        smooth = cv2.blur(canvas, (zoom, zoom))  # by as much as it shrinks
+        moments = cv2.moments(smooth)
         centre = np.array([moments["m10"], moments["m01"]]) / moments["m00"]
         shape = shape * grow / zoom
-        move = SIDE / 2 - 0.5 - shape @ centre
-        # Blurred by as much as it shrinks.
-        smooth = cv2.blur(canvas, (zoom, zoom))
+        move = SIDE / 2 - shape @ centre
         image[:] = cv2.warpAffine(smooth, np.column_stack([shape, move]), (SIDE, SIDE))
     return images, labels.astype(np.uint8)
