@@ -23,7 +23,7 @@ class Clip(NamedTuple):
     frames: Tensor
     positions: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
 
 
 class Decomposition(NamedTuple):

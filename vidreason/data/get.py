@@ -41,7 +41,8 @@ def get(dataset: str, root: Path, source: str | None = None) -> None:
     Args:
         dataset: Name of a folder in `datasets/`.
         root: Folder to fill.
-        source: Archive to take them from, address or file; the manifest's address if not given.
+        source: Archive to take them from, address or file, or folder of single files; the
+            manifest's address if not given.
 
     Raises:
         DataError: The archive cannot be had or is not the pinned release, or `root` holds
@@ -76,24 +77,32 @@ def get(dataset: str, root: Path, source: str | None = None) -> None:
 
 def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
     """The same for single files that may be gzipped; `source` is a folder or an address."""
+    pinned, root = manifest["uncompressed"], root.resolve()
+
+    def check(path: Path, where: object) -> None:
+        found = _uncompressed(path, manifest["max_bytes"])
+        if found != pinned[path.name.removesuffix(".gz")]:
+            mend = f"use the files of {manifest['source']}"
+            raise DataError(where, f"content has SHA-256 {found}", mend, path.name)
+
+    missing = []
+    for name in pinned:
+        here = [path for path in (root / f"{name}.gz", root / name) if path.is_file()]
+        for path in here:
+            check(path, root)
+        if not here:
+            missing.append(name)
+    if not missing:
+        return
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
-        new = []
-        for name, digest in manifest["uncompressed"].items():
-            path = next((p for p in (root / f"{name}.gz", root / name) if p.is_file()), None)
-            if path is None:
-                given = Path(source, name)
-                suffix = "" if given.is_file() else ".gz"
-                path = Path(temporary, f"{name}{suffix}")
-                fetch(f"{source}/{name}{suffix}", path, max_bytes=manifest["max_bytes"])
-                new.append(path)
-            found = _uncompressed(path, manifest["max_bytes"])
-            if found != digest:
-                where = source if path in new else root
-                mend = f"use the files of {manifest['source']}"
-                raise DataError(where, f"content has SHA-256 {found}", mend, path.name)
+        for name in missing:
+            suffix = "" if Path(source, name).is_file() else ".gz"
+            path = Path(temporary, f"{name}{suffix}")
+            fetch(f"{source}/{name}{suffix}", path, max_bytes=manifest["max_bytes"])
+            check(path, source)
         root.mkdir(exist_ok=True)
-        for path in new:
+        for path in sorted(Path(temporary).iterdir()):
             os.rename(path, root / path.name)
 
 
@@ -105,7 +114,7 @@ def _uncompressed(path: Path, max_bytes: int) -> str:
             for _ in range(0, max_bytes, 1 << 20):
                 digest.update(file.read(1 << 20))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(path.name, f"is damaged ({error})", "get it again") from None
+        raise DataError(path, f"is damaged ({error})", "get the file again") from None
     return digest.hexdigest()
 
 

@@ -15,16 +15,14 @@ from torch.nn import functional
 
 from vidreason.clip import Decomposition
 from vidreason.errors import DataError
-from vidreason.models.spatial import crop, hat, paste
+from vidreason.models.spatial import crop, paste
 
 SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
 _CELL = 4  # pixels between the places that the scout scores
 _STRAY = 5.0  # pixels from where the scout expects a component, standard deviation
 _REACH = 3  # pixels that the matched filter looks around
 _DRIFT = 2.0  # pixels that the scout may be wrong by, standard deviation
-# Gauss-Hermite quadrature with 5 nodes: what a normal variable with unit variance averages to.
-_NODES = (-2.856970, -1.355626, 0.0, 1.355626, 2.856970)
-_WEIGHTS = (0.011257, 0.222076, 0.533333, 0.222076, 0.011257)
+_ROOT = math.sqrt(2 * math.pi)
 
 
 class _Found(NamedTuple):
@@ -537,11 +535,19 @@ def _blurred(objects: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
         (B, N, T, C, S, S).
     """
     side = objects.shape[-1]
-    nodes, weights = mean.new_tensor(_NODES), mean.new_tensor(_WEIGHTS)
-    centres = mean[..., None] + std[..., None] * nodes
-    scale = torch.full_like(centres, (size - 1) / (side - 1))
-    hats = hat(scale, (size - 2 * centres) / (side - 1), side, size)
-    columns, rows = (hats * weights[:, None, None]).sum(-3).unbind(2)  # (B, N, T, S, s) each
+    axis = torch.arange(size, device=mean.device) + 0.5
+    seats = torch.arange(side, device=mean.device) - (side - 1) / 2
+    # From each pixel of the object to each of the frame, (B, N, 2, T, S, s) px.
+    away = axis[:, None] - seats - mean[..., None, None]
+    std = std[..., None, None]
+
+    def ramp(u: Tensor) -> Tensor:
+        """E[max(0, u + e)], e ~ N(0, std²)."""
+        return u * torch.special.ndtr(u / std) + std * (-(u / std).square() / 2).exp() / _ROOT
+
+    # Linear interpolation is a difference of ramps, and so is its average.
+    hats = ramp(away + 1) - 2 * ramp(away) + ramp(away - 1)
+    columns, rows = hats.unbind(2)
     return rows[:, :, :, None] @ objects[:, :, None] @ columns[:, :, :, None].mT
 
 
