@@ -164,7 +164,7 @@ class EquivariantDDPAE(nn.Module):
         # The layout in which convolutions of few channels are fastest on a CPU.
         self.scout.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        self.forecast = _Forecast(t_in, t_out, forecast)
+        self.forecast = _Forecast(t_in, t_out, forecast, whole_pixels / self.unit)
         # Of a position inferred, and of velocity and acceleration a priori; logarithms of pixels.
         self.log_std = nn.Parameter(torch.tensor([0.05, 3.0, 1.0]).log())
 
@@ -475,18 +475,23 @@ class _Forecast(nn.Module):
         t_in: T.
         t_out: K.
         width: Of the hidden layers.
+        pixel: What positions are rounded to; 0 if they are not.
     """
 
-    def __init__(self, t_in: int, t_out: int, width: int) -> None:
+    def __init__(self, t_in: int, t_out: int, width: int, pixel: float) -> None:
         super().__init__()
-        self.t_out = t_out
+        self.t_in, self.t_out, self.pixel = t_in, t_out, pixel
         self.net = nn.Sequential(
-            *(nn.Linear(3 * (t_in - 1) + 5, width), nn.SiLU()),
+            *(nn.Linear(3 * (t_in - 1) + 4 * (t_in - 2) + 5, width), nn.SiLU()),
             *(nn.Linear(width, width), nn.SiLU()),
             *(nn.Linear(width, width), nn.SiLU()),
             nn.Linear(width, 2 * t_out + 1),
         )
         self.register_buffer("ago", torch.arange(t_in - 1, 0, -1.0), persistent=False)
+        pairs = torch.triu_indices(t_in, t_in, 1).flip(-1)
+        self.register_buffer("pairs", pairs, persistent=False)
+        ends = [k * (k + 1) // 2 - 1 for k in range(2, t_in)]
+        self.register_buffer("ends", torch.tensor(ends), persistent=False)
 
     def forward(self, past: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of positions (..., 2, T) and what rounding left of them (..., 2, 1).
@@ -504,10 +509,27 @@ class _Forecast(nn.Module):
         other = step.flip(-2).abs().sort(-1).values
         ends = [place[..., -1:], place[..., :1]]
         ends += [place.amax(-1, keepdim=True), place.amin(-1, keepdim=True), rest * sign]
-        out = self.net(torch.cat([step, way, other, *ends], -1))
+        bounds = self._bounds(place)
+        seen = [step, way, other, bounds, bounds.flip(-2).abs(), *ends]
+        out = self.net(torch.cat(seen, -1))
         mean = sign * (place[..., -1:] + out[..., : self.t_out])
         std = functional.softplus(out[..., self.t_out : -1] - 2) + 1e-3
         return mean, std, out[..., -1:].sigmoid()
+
+    def _bounds(self, place: Tensor) -> Tensor:
+        """Middles and widths (..., 2 (T - 2)) of the velocities that the last frames allow.
+
+        Two places rounded to pixels leave the velocity between them a pixel over the time; all
+        pairs of the last 3, 4, ... T frames leave much less. After a bounce nothing is left.
+        """
+        first, second = self.pairs.unbind()
+        time = (second - first).to(place.dtype)
+        slope = (place[..., second] - place[..., first]) / time
+        low, high = slope - self.pixel / time, slope + self.pixel / time
+        # Sorted by their first frame from the last on, so that a set is all pairs up to a place.
+        low = low.cummax(-1).values[..., self.ends]
+        high = high.cummin(-1).values[..., self.ends]
+        return torch.cat([(low + high) * 2.5, (high - low) * 10], -1)
 
 
 def _errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> LowRankMultivariateNormal:
