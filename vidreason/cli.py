@@ -19,7 +19,7 @@ TRAIN = {
     "fit": "train a model on a dataset, both chosen by a YAML file",
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
-    "predict": "write a checkpoint's predictions as Parquet",
+    "predict": "write a checkpoint's predictions as Parquet, and filmstrips of clips",
 }
 
 

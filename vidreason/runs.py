@@ -165,7 +165,7 @@ class RunFolder(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what the run is made with, once data and checkpoint could be read."""
-        packages = ("torch", "pytorch-lightning", "torch-geometric")
+        packages = ("torch", "pytorch-lightning", "torch-geometric", "pyro-ppl")
         run = {
             "command": self.command,
             "seed": self.seed,

@@ -46,6 +46,7 @@ examples:
   vidreason fit -c configs/intent/jaad_beh.yaml --data.root data/jaad
   vidreason fit -c configs/intent/jaad_beh.yaml --seed_everything 1 \\
       --model.lr 1e-3 --trainer.default_root_dir runs/lower_lr
+  vidreason fit -c configs/decomposition/moving_mnist.yaml --data.root data/mnist
   vidreason fit --run runs/jaad_beh --resume          goes on after the last full epoch
   vidreason fit --model.help IntentTask               explains a class and its options""",
     "validate": """vidreason validate --run RUN [options]
@@ -57,16 +58,20 @@ examples:
   vidreason validate --run runs/jaad_beh --ckpt_path last""",
     "test": """vidreason test --run RUN [options]
 
-Measures a checkpoint on the test split; `vidreason evaluate` says more, with intervals.
+Measures a checkpoint on the test split. Of intent, `vidreason evaluate` says more, with intervals;
+of decomposition, the scores also go to RUN/test.json.
 
-example:
-  vidreason test --run runs/jaad_beh""",
+examples:
+  vidreason test --run runs/jaad_beh
+  vidreason test --run runs/moving_mnist --data.test_clips 1000""",
     "predict": """vidreason predict --run RUN [options]
 
-Writes RUN/predictions.parquet: a probability for each window and predicted frame.
+Of intent, writes RUN/predictions.parquet: a probability for each window and predicted frame.
+Of decomposition, RUN/tracks.parquet: where each component is in each frame; and filmstrips.
 
 examples:
   vidreason predict --run runs/jaad_beh
+  vidreason predict --run runs/moving_mnist --data.test_clips 100
   vidreason predict --run runs/jaad_beh --data.predict_split val""",
 }
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
