@@ -80,9 +80,12 @@ def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
     pinned, root = manifest["uncompressed"], root.resolve()
 
     def check(path: Path, where: object) -> None:
-        found = _uncompressed(path, manifest["max_bytes"])
+        mend = f"use the files of {manifest['source']}"
+        try:
+            found = _uncompressed(path, manifest["max_bytes"])
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(where, f"is damaged ({error})", mend, path.name) from error
         if found != pinned[path.name.removesuffix(".gz")]:
-            mend = f"use the files of {manifest['source']}"
             raise DataError(where, f"content has SHA-256 {found}", mend, path.name)
 
     missing = []
@@ -109,12 +112,9 @@ def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
 def _uncompressed(path: Path, max_bytes: int) -> str:
     """SHA-256 of the content without gzip; of the first `max_bytes`, which are more than it has."""
     digest = hashlib.sha256()
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for _ in range(0, max_bytes, 1 << 20):
-                digest.update(file.read(1 << 20))
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(path, f"is damaged ({error})", "get the file again") from None
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for _ in range(0, max_bytes, 1 << 20):
+            digest.update(file.read(1 << 20))
     return digest.hexdigest()
 
 

@@ -37,23 +37,24 @@ def read_idx(path: Path, sides: tuple[int, ...] = ()) -> np.ndarray:
         DataError: Not such a file.
     """
     mend = "get a whole copy with `vidreason data get mnist`"
-    most = 4 * (2 + len(sides)) + _MOST * int(np.prod(sides))
+    header, item = 4 * (2 + len(sides)), int(np.prod(sides))
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(header + _MOST * item + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(path, f"is damaged ({error})", mend) from None
-    head = np.frombuffer(content[: 4 * (2 + len(sides))], ">u4")
-    magic = 0x0800 + 1 + len(sides)  # bytes, and how many dimensions
-    if len(head) < 2 + len(sides) or head[0] != magic:
-        found = f"{int(head[0]):#010x}" if len(head) else "nothing"
-        raise DataError(path, f"starts with {found}, expected {magic:#010x}", mend)
-    count, *shape = head[1:].tolist()
+    magic = bytes((0, 0, 8, 1 + len(sides)))  # bytes, and how many dimensions
+    if not content.startswith(magic):
+        found = content[:4].hex() or "nothing"
+        raise DataError(path, f"starts with {found}, expected {magic.hex()}", mend)
+    if len(content) <= header:
+        raise DataError(path, "holds no items", mend)
+    count, *shape = np.frombuffer(content[4:header], ">u4").tolist()
     if tuple(shape) != sides:
         raise DataError(path, f"holds images of {shape}, expected {list(sides)}", mend)
-    body = content[4 * len(head) :]
-    if len(body) != count * int(np.prod(sides)) or not count:
-        problem = f"holds {len(body):,} bytes, expected {count} times {int(np.prod(sides))}"
+    body = content[header:]
+    if len(body) != count * item:
+        problem = f"holds {len(body):,} bytes, expected {count} times {item}"
         raise DataError(path, problem, mend)
     return np.frombuffer(body, np.uint8).reshape(count, *sides)
 
