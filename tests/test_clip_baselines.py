@@ -117,6 +117,15 @@ def test_absent_digits_stay_away():
     )
 
 
+def test_floor_is_corrected_for_few_samples():
+    few, many = (
+        table(made(length=12), T_IN, clips=100, samples=samples)["Bayes floor"]
+        for samples in (1, 24)
+    )
+    assert few["mse"].item() == pytest.approx(many["mse"].item(), rel=0.3)
+    assert few["mse"] * 2 == pytest.approx(few["mse_by_frame"].sum().item())
+
+
 def test_table_of_channels_is_that_of_one_channel_times_their_number():
     one, three = (table(made(channels=c, length=13), T_IN, clips=2, samples=4) for c in (1, 3))
     for name in one:

@@ -7,7 +7,7 @@ clamped to that range first, as DDPAE (Hsieh et al. 2018) does and OpenSTL does 
 
 from collections.abc import Callable
 from itertools import permutations
-from math import perm
+from math import exp, perm
 from typing import NamedTuple
 
 import torch
@@ -42,12 +42,12 @@ def mse(prediction: Tensor, truth: Tensor) -> Tensor:
     Returns:
         (B, T).
     """
-    return (prediction.clamp(0, 1) - truth).square().sum((-3, -2, -1))
+    return (prediction.float().clamp(0, 1) - truth).square().sum((-3, -2, -1))
 
 
 def mae(prediction: Tensor, truth: Tensor) -> Tensor:
     """Absolute error, summed over the pixels and channels of a frame; shapes as in `mse`."""
-    return (prediction.clamp(0, 1) - truth).abs().sum((-3, -2, -1))
+    return (prediction.float().clamp(0, 1) - truth).abs().sum((-3, -2, -1))
 
 
 def bce(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -56,8 +56,9 @@ def bce(prediction: Tensor, truth: Tensor) -> Tensor:
     The prediction is clamped to [1e-4, 1 - 1e-4], as DDPAE does. Grey pixels of the truth have
     entropy, so that a perfect prediction does not score 0 (86.4 with two MNIST digits).
     """
-    clamped = prediction.clamp(1e-4, 1 - 1e-4)
-    return F.binary_cross_entropy(clamped, truth, reduction="none").sum((-3, -2, -1))
+    p = prediction.float().clamp(1e-4, 1 - 1e-4)
+    # Not F.binary_cross_entropy, which refuses to run under autocast on a GPU.
+    return -(truth * p.log() + (1 - truth) * (1 - p).log()).sum((-3, -2, -1))
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     The mean of these is higher than the ratio of the mean squared error. A frame without any
     error counts 100 dB, since one infinity would swallow the mean.
     """
-    mean = (prediction.clamp(0, 1) - truth).square().mean((-3, -2, -1))
+    mean = (prediction.float().clamp(0, 1) - truth).square().mean((-3, -2, -1))
     return -10 * mean.clamp(min=1e-10).log10()
 
 
@@ -88,21 +89,21 @@ def ssim(prediction: Tensor, truth: Tensor, convention: str) -> Tensor:
         DataError: The convention is neither.
     """
     if convention == "gaussian":
-        x = torch.arange(11, device=truth.device) - 5.0
-        window, span, sample = torch.exp(-x.square() / (2 * 1.5**2)), 1.0, 1.0
+        window, span, sample = [exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)], 1.0, 1.0
     elif convention == "openstl":
-        window, span, sample = torch.ones(7, device=truth.device), 2.0, 49 / 48
+        window, span, sample = [1.0] * 7, 2.0, 49 / 48
     else:
         raise DataError("convention", f"{convention!r} is none", "give `gaussian` or `openstl`")
-    p, g = prediction.clamp(0, 1), truth
-    bands = []
-    for size in truth.shape[-2:]:
-        # A separable filter is a product with a band matrix on either side.
-        band = torch.zeros(size - len(window) + 1, size, device=truth.device)
-        for i in range(len(band)):
-            band[i, i : i + len(window)] = window / window.sum()
-        bands.append(band)
-    means = bands[0] @ torch.stack([p, g, p * p, g * g, p * g]) @ bands[1].T
+    p, g = prediction.float().clamp(0, 1), truth.float()
+    means = torch.stack([p, g, p * p, g * g, p * g])
+    for axis in (-2, -1):
+        # Not a convolution or a product of matrices: autocast and TF32 round those, and variances
+        # are small differences of them.
+        inside = means.shape[axis] - len(window) + 1
+        total = torch.zeros_like(means.narrow(axis, 0, inside))
+        for i, weight in enumerate(window):
+            total.add_(means.narrow(axis, i, inside), alpha=weight / sum(window))
+        means = total
     mean_p, mean_g, square_p, square_g, product = means
     variances = sample * (square_p - mean_p.square() + square_g - mean_g.square())
     covariance = sample * (product - mean_p * mean_g)
@@ -283,11 +284,9 @@ class VideoMetrics(Metric):
             decomposition: L = t_in + t_out frames, if the predictor takes clips apart.
         """
         t_in, length = self.t_in, self.t_in + self.t_out
-        truth, prediction = clip.frames[:, t_in:length].float() / 255, prediction.float()
-        # Half precision may be good enough to predict with, but not to measure with.
-        with torch.autocast(prediction.device.type, enabled=False):
-            for row, metric in zip(self.frames, FRAME_METRICS.values(), strict=True):
-                row += metric(prediction, truth).sum(0)
+        truth = clip.frames[:, t_in:length].float() / 255
+        for row, metric in zip(self.frames, FRAME_METRICS.values(), strict=True):
+            row += metric(prediction, truth).sum(0)
         self.clips += len(prediction)
         if decomposition is None:
             return
