@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from vidreason.clip import Decomposition
+from vidreason.errors import DataError
 from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip
 
 
@@ -103,6 +104,13 @@ def test_animations_have_every_frame(tmp_path, size):
     # The square moves to the right in the left third, which shows the truth.
     bright = [np.argwhere(f[40:, : width // 3].min(-1) > 200)[:, 1].mean() for f in shown]
     assert (np.diff(bright) > 0).all()
+
+
+def test_unknown_kind_of_animation(tmp_path):
+    truth, decomposition = moving_square()
+    with pytest.raises(DataError, match=r"clip.txt: is no kind of video.*; give .gif or .mp4"):
+        draw_animation(tmp_path / "clip.txt", truth, decomposition, 4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_curves_skip_what_is_missing(tmp_path):

@@ -6,10 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vidreason.clip import Decomposition
+from vidreason.errors import DataError
 from vidreason.files import write_atomic
 from vidreason.plots import COLOURS
 
@@ -47,7 +49,7 @@ def draw_filmstrip(
     length = decomposition.frames.shape[1]
     left = [_MARGIN + t * (tile + _GAP) + (_BREAK if t >= t_in else 0) for t in range(length)]
     height = _HEAD + len(rows) * (tile + _GAP) + _GAP
-    sheet = Image.new("RGB", (left[-1] + tile + 2 * _GAP, height), _PAPER)
+    sheet = Image.new("RGB", (left[-1] + tile + 4 * _GAP, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for first, last, word in ((0, t_in, "input"), (t_in, length, "future")):
         if first < last:
@@ -77,6 +79,9 @@ def draw_animation(
         decomposition: L frames.
         t_in: Number of input frames.
         clip: Which of the B clips.
+
+    Raises:
+        DataError: The suffix is of no video.
     """
     rows = _rows(frames, decomposition, clip, 192)
     parts = [
@@ -110,6 +115,8 @@ def draw_animation(
             return
         code = cv2.VideoWriter.fourcc(*"mp4v")
         video = cv2.VideoWriter(str(temporary), code, _FPS, size)
+        if not video.isOpened():
+            raise DataError(path, "is no kind of video that can be written", "give .gif or .mp4")
         for sheet in sheets:
             video.write(np.asarray(sheet)[..., ::-1])
         video.release()
@@ -138,6 +145,7 @@ def draw_curves(path: Path, metrics_csv: Path) -> None:
         axes.plot(x, y, color=COLOURS[0], marker="." if len(x) < 30 else "")
         axes.set_title(_PANELS[name], fontsize="medium")
         axes.set_xlabel("clips seen")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         if name != "train/loss":
             axes.set_ylim(0, 1.02 if name == "val/separated" else None)
