@@ -5,6 +5,7 @@ LSTMs", ICML 2015; the physics are those of the benchmark's generator.
 """
 
 import hashlib
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -163,6 +164,10 @@ def render(digits: Tensor, corner: Tensor, size: int) -> Tensor:
     return (drawn * (shown[1][..., :, None] & shown[0][..., None, :])).amax(2)
 
 
+# The latter three, too, come out of numpy for headers that are damaged.
+_NOT_NPY = (ValueError, EOFError, OSError, OverflowError, SyntaxError, tokenize.TokenError)
+
+
 def read_official(path: Path) -> np.ndarray:
     """The benchmark's test clips, (T, clips, S, S) uint8, mapped into memory.
 
@@ -175,7 +180,7 @@ def read_official(path: Path) -> np.ndarray:
         clips = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(path, "no such file", mend) from None
-    except (ValueError, EOFError, OSError) as error:
+    except _NOT_NPY as error:
         raise DataError(path, f"cannot be read as an array ({error})", mend) from None
     if not isinstance(clips, np.ndarray) or clips.shape != shape or clips.dtype != np.uint8:
         kind = f"{clips.dtype} {clips.shape}" if isinstance(clips, np.ndarray) else "an archive"
