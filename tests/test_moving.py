@@ -17,7 +17,7 @@ from vidreason.data.moving import (
 from vidreason.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
-NAMES = np.arange(40)  # labels that tell the images apart
+NAMES = np.arange(40, dtype=np.uint8)  # labels that tell the images apart
 
 
 def made(**options):

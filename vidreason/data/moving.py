@@ -81,7 +81,7 @@ class MovingDigits:
         channels: int = 1,
         seed: int = 0,
     ) -> None:
-        self.images, self.labels = images, labels
+        self.images, self.labels = images, labels.astype(np.int64)  # bytes cannot be -1
         self.counts, self.size, self.length = np.asarray(counts), size, length
         self.channels, self.seed = channels, seed
 
@@ -112,7 +112,7 @@ class MovingDigits:
         return Clip(
             torch.from_numpy(frames)[:, :, None].expand(shape),
             torch.from_numpy(position.astype(np.float32)),
-            torch.from_numpy(np.where(there, self.labels[which], -1).astype(np.int64)),
+            torch.from_numpy(np.where(there, self.labels[which], -1)),
             torch.from_numpy(index.astype(np.int64)),
         )
 

@@ -67,8 +67,8 @@ class EquivariantDDPAE(nn.Module):
     is small, and needs many more steps than the rest.
 
     Content and pose share a free constant, so the forecast sees tracks of the objects' centres of
-    mass. With `whole_pixels`, of the pixel nearest to it: what is drawn on the pixel grid lets no
-    finer place be seen, and digits are centred to the nearest pixel.
+    mass. With `whole_pixels`, of the pixels that these lie in: what is drawn on the pixel grid
+    lets no finer place be seen, and MNIST's digits are centred by the pixel.
 
     Args:
         t_in: Input frames T, at least 3.
@@ -457,7 +457,9 @@ class EquivariantDDPAE(nn.Module):
         centre = _ink_centre(objects)
         if not self.whole_pixels:
             return centre, torch.zeros_like(centre)
-        return centre.round(), centre - centre.round()
+        # Windows have an even side and lie on whole pixels, so pixels' centres are at halves.
+        whole = centre.floor() + 0.5
+        return whole, centre - whole
 
     def _normal(self, track: Tensor, centre: Tensor) -> Tensor:
         """Tracks px as the forecast sees them, about -1 to 1."""
@@ -592,7 +594,7 @@ def _ink_centre(objects: Tensor) -> Tensor:
     side = objects.shape[-1]
     axis = torch.arange(side, device=objects.device) - (side - 1) / 2
     # What is nearly dark everywhere is the decoder's floor, not ink.
-    ink = (objects.sum(2) - 0.1).clamp(min=0)
+    ink = functional.threshold(objects.sum(2), 0.05, 0.0)
     weight = ink.sum((-1, -2)) + 1e-3
     moments = torch.stack([ink.sum(-2) @ axis, ink.sum(-1) @ axis], -1)
     return (moments / weight[..., None])[..., None]
