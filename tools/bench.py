@@ -3,6 +3,7 @@
     python tools/bench.py read  --root data/jaad
     python tools/bench.py model --root data/jaad --config configs/intent/jaad_all.yaml
     python tools/bench.py step  --batch 64 --threads 1
+    python tools/bench.py clips --batch 64 --threads 1
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
 """
@@ -199,6 +200,48 @@ def step(batch: int, runs: int, threads: int) -> None:
     Console().print(table)
 
 
+def clips(batch: int, runs: int, threads: int) -> None:
+    """Moving MNIST, 20 frames of 64 pixels as bytes: making batches, and loading them."""
+    import numpy as np
+    import torch
+
+    from vidreason.data.clips import MovingMNISTData
+    from vidreason.data.mnist import drawn_digits
+    from vidreason.data.moving import MovingDigits
+
+    torch.set_num_threads(threads)
+    images, labels = drawn_digits(4_000, 0)
+    count = 64 * batch
+    data = MovingMNISTData(source="drawn", batch_size=batch, epoch_clips=count)
+    data.setup("fit")
+    loader = data.train_dataloader()
+
+    def made(digits: int) -> Callable[[], None]:
+        source = MovingDigits(images, labels, (digits,))
+
+        def make() -> None:
+            for start in range(0, count, batch):
+                source.clips(np.arange(start, start + batch))
+
+        return make
+
+    calls = {f"making, digits: {digits}": made(digits) for digits in (1, 2, 3)}
+    calls["loading, digits: 2"] = lambda: [None for _ in loader]
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():  # warms up
+        call()
+    for _ in range(runs):
+        for name, call in calls.items():
+            times[name].append(timed(call)[0])
+    table = Table(title=f"batch {batch}, {threads} threads, {runs} runs in turn, by CPU time")
+    table.add_column("what")
+    table.add_column("clips/s, median (most)", justify="right")
+    for name, spent in times.items():
+        median, most = count / statistics.median(spent), count / min(spent)
+        table.add_row(name, f"{median:,.0f} ({most:,.0f})")
+    Console().print(table)
+
+
 def half(call: Callable[..., Any]) -> Callable[..., Any]:
     """The call under autocast to bfloat16; what it returns is float32 again."""
     import torch
@@ -226,7 +269,7 @@ def clocked(spent: dict[str, float], part: str, call: Callable[..., Any]) -> Cal
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("read", "model", "step"))
+    parser.add_argument("what", choices=("read", "model", "step", "clips"))
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
     parser.add_argument("--config", type=Path, default=Path("configs/intent/jaad_all.yaml"))
     parser.add_argument("--runs", type=int, default=3)
@@ -234,9 +277,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    if args.what == "step":
+    if args.what in ("step", "clips"):
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        step(args.batch, args.runs, args.threads)
+        {"step": step, "clips": clips}[args.what](args.batch, args.runs, args.threads)
         return
     root = args.root or data_root("jaad")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
