@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -17,6 +18,15 @@ def test_demo_leaves_a_picture_and_a_table(demo):
     table = json.loads((demo / "run" / "evaluation" / "metrics.json").read_text())
     scores = table["runs"]["run"]["splits"]["all"]["scores"]
     assert {"run", "majority", "box trees"} <= set(scores)
+
+
+def test_demo_takes_clips_apart(demo):
+    for name in ("clip_00000.png", "clip_00003.gif"):
+        assert (demo / "digits" / "filmstrips" / name).stat().st_size > 1000
+    with (demo / "digits" / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    # Components at rest in the middle are 5 px off; one that follows either digit half of it.
+    assert float(last["val/separation"]) < 2
 
 
 def test_demo_replaces_a_demo_only(demo, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`vidreason demo`: the main job on simulated streets, from annotation files to a picture."""
+"""`vidreason demo`: both systems on data that it makes itself, each ending in a picture."""
 
 import argparse
 import shutil
@@ -15,8 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.description = """\
 Simulates streets in JAAD's layout, trains an intent model on them, forecasts who will cross on
-streets it has not seen, scores the forecasts beside baselines, and draws some of them. Needs no
-data and no network; takes about a minute."""
+streets it has not seen, scores the forecasts beside baselines, and draws some of them. Then draws
+digits that move, trains a decomposition model on them, and shows what components it sees in clips
+that it has not seen, and where they will go. Needs no data and no network; takes two minutes."""
     parser.epilog = """examples:
   vidreason demo
   vidreason demo --out /tmp/demo --videos 120"""
@@ -29,7 +30,7 @@ data and no network; takes about a minute."""
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     # Imported here, so that `--help` need not wait for them.
-    from vidreason import evaluate, train
+    from vidreason import evaluate
     from vidreason.data.modules import IntentData
     from vidreason.data.street import write_street
     from vidreason.drawings import draw_windows
@@ -42,25 +43,17 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(args.out, problem, "give another --out")
     shutil.rmtree(args.out, ignore_errors=True)
     root, folder = args.out / "streets", args.out / "run"
-    print(f"1/4 simulating {args.videos} streets into {root}")
+    print(f"1/6 simulating {args.videos} streets into {root}")
     write_street(root, args.videos)
-    print(f"2/4 training {share('configs/intent/demo.yaml').name} into {folder}")
-    given = [f"--data.root={root}", f"--trainer.default_root_dir={folder}"]
-    config = ["-c", str(share("configs/intent/demo.yaml"))]
-    quiet = "--trainer.enable_model_summary=false"
-    steps = (
-        ("fit", *config, *given, quiet),
-        ("predict", "--run", str(folder), "--trainer.enable_progress_bar=false"),
-    )
-    for step in steps:
-        if code := train.main(step):
-            return code
-    print("3/4 scoring the forecasts on streets that training has not seen")
+    print(f"2/6 training an intent model into {folder}")
+    if code := _train("configs/intent/demo.yaml", folder, f"--data.root={root}"):
+        return code
+    print("3/6 scoring the forecasts on streets that training has not seen")
     found = read_predictions(folder / "predictions.parquet")
     scoring = argparse.ArgumentParser()
     evaluate.add_arguments(scoring)
     evaluate.run(scoring.parse_args([str(folder), f"--root={root}"]))
-    print("4/4 drawing")
+    print("4/6 drawing")
     data = IntentData(found.meta["features"], root=str(root))
     data.setup("predict")
     windows, scenes = data.windows["test"], data.scenes["test"]
@@ -74,7 +67,24 @@ def run(args: argparse.Namespace) -> int:
     chosen = [crosses[-1], stays[0], crosses[0], stays[-1]]
     picture = args.out / "forecasts.png"
     draw_windows(picture, scenes, windows, window[chosen].tolist(), probability[chosen].tolist())
+    clips = args.out / "digits"
+    print(f"5/6 training a decomposition of moving digits into {clips}")
+    if code := _train("configs/decomposition/demo.yaml", clips):
+        return code
+    print("6/6 done")
     print(f"\npicture: {picture}")
     print(f"table:   {folder / 'evaluation' / 'metrics.json'}")
     print(f"curves:  {folder / 'evaluation'}")
+    print(f"digits:  {clips / 'filmstrips' / 'clip_00000.png'}, and .gif")
     return 0
+
+
+def _train(config: str, folder: Path, *options: str) -> int:
+    """Fits and predicts; what `train.main` returns."""
+    from vidreason import train
+
+    fit = ("-c", str(share(config)), f"--trainer.default_root_dir={folder}", *options)
+    quiet = "--trainer.enable_progress_bar=false"
+    return train.main(("fit", *fit, "--trainer.enable_model_summary=false")) or train.main(
+        ("predict", "--run", str(folder), quiet)
+    )

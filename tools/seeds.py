@@ -1,0 +1,119 @@
+"""Trains a decomposition with several seeds, tests each run, and prints one table.
+
+    python tools/seeds.py configs/decomposition/moving_mnist.yaml --seeds 0 1 2 --jobs 2
+    python tools/seeds.py configs/decomposition/moving_mnist.yaml --minutes 9 --pass \
+        --trainer.accelerator gpu
+
+With `--minutes` it stops in time and says so (exit status 75); the same line again goes on after
+the last full epoch, for machines that are lent for minutes. What is done is not done again.
+"""
+
+import argparse
+import csv
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+UNFINISHED = 75  # EX_TEMPFAIL: try again
+SHOWN = ("mse", "bce", "mae", "ssim", "psnr", "reconstruction_mse", "position_error")
+SHOWN += ("position_error_input", "separated", "ambiguous", "empty")
+
+
+def train(
+    config: Path, folder: Path, seed: int, options: list[str], threads: int, end: float
+) -> int:
+    """Fits or goes on, then tests; the exit status of what failed, or `UNFINISHED`."""
+    if (folder / "test.json").exists():
+        return 0
+    fit = ["fit", "-c", str(config), "--trainer.default_root_dir", str(folder)]
+    fit += ["--seed_everything", str(seed), *options]
+    fit += ["--resume"] * (folder / "checkpoints" / "last.ckpt").exists()
+    for verb in (fit, ["test", "--run", str(folder)]):
+        quiet = ["--trainer.enable_progress_bar=false"]
+        with (folder.parent / f"{folder.name}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "vidreason.cli", *verb, *quiet],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            )
+            try:
+                if status := process.wait(timeout=max(0.0, end - time.monotonic())):
+                    return status
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                return UNFINISHED
+    return 0
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """Test scores of a run, and what it took until half of the validation clips were followed."""
+    found = json.loads((folder / "test.json").read_text("utf-8"))["model"]
+    row = {name: found[name] for name in SHOWN if name in found}
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    apart = [e for e in epochs if float(e["val/separation"]) < 2]
+    row["clips to separation"] = float(apart[0]["clips"]) if apart else float("nan")
+    row["seconds to separation"] = float(apart[0]["seconds"]) if apart else float("nan")
+    row["clips"], row["training minutes"] = (
+        float(epochs[-1]["clips"]),
+        float(epochs[-1]["seconds"]) / 60,
+    )
+    return row
+
+
+def main() -> int:
+    """Command line."""
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (1)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="to stop after")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (runs)")
+    parser.add_argument(
+        "--pass", dest="options", nargs=argparse.REMAINDER, default=[], help="options of fit; last"
+    )
+    args = parser.parse_args()
+    end = time.monotonic() + 60 * args.minutes
+    args.out.mkdir(parents=True, exist_ok=True)
+    folders = [args.out / f"{args.config.stem}_s{seed}" for seed in args.seeds]
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = [
+            pool.submit(train, args.config, folder, seed, args.options, threads, end)
+            for folder, seed in zip(folders, args.seeds, strict=True)
+        ]
+        states = [job.result() for job in jobs]
+    done = [folder for folder, state in zip(folders, states, strict=True) if not state]
+    for folder, state in zip(folders, states, strict=True):
+        if state == UNFINISHED:
+            print(f"{folder}: stopped in time; the same command goes on")
+        elif state:
+            print(f"{folder}: exit status {state}, see {folder}.log")
+    if done:
+        rows = [scores(folder) for folder in done]
+        table = Table(title=f"{args.config.stem}: test clips, {len(done)} seeds")
+        for column in ("score", "mean ± sd", *(folder.name for folder in done)):
+            table.add_column(column, justify="left" if column == "score" else "right")
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            mean = f"{statistics.mean(values):.3f}{spread}"
+            table.add_row(name, mean, *(f"{value:.3f}" for value in values))
+        Console().print(table)
+    return max(states, key=lambda state: (state not in (0, UNFINISHED), state))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
