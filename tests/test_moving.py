@@ -147,6 +147,12 @@ def test_a_step_over_a_wall_ends_at_the_wall():
     assert (path[:, 1] == 0.5).all()
 
 
+def test_a_step_that_ends_at_a_wall_turns_there():
+    path = trajectories(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, np.pi]), 3)
+    assert path[0, 0].tolist() == [1, 0]
+    np.testing.assert_allclose(path[1:, 0], [[0.9, 0.1], [0.8, 0.2]])
+
+
 def test_the_first_frame_is_one_step_on():
     start, angle = np.array([0.5, 0.5]), np.array(np.pi / 6)
     np.testing.assert_allclose(

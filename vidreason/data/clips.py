@@ -41,7 +41,8 @@ class MovingMNISTData(pl.LightningDataModule):
         test_clips: Test clips.
         test_file: The benchmark's `mnist_test_seq.npy`, to be tested on instead.
         source: `mnist`, or `drawn` for digits in fonts, which need no files.
-        workers: Processes that make batches; 0 makes them in the training process.
+        workers: Processes that make batches; 0 makes them in the training process, which costs
+            less than handing frames over.
         seed: Of the training clips.
         predict_split: Which split `predict` takes.
 
