@@ -26,6 +26,7 @@ from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip
 from vidreason.frame_metrics import FRAME_METRICS, VideoMetrics
 
 _SHOWN = 4  # clips that `predict` draws
+_RISE = 40  # steps in which the learning rate of one cycle rises
 
 
 class DecomposeTask(pl.LightningModule):
@@ -107,8 +108,10 @@ class DecomposeTask(pl.LightningModule):
             if self.schedule == "one_cycle":
                 total = max(2, int(steps) * (self.forecast_steps if number else 1))
                 rate = optimizer.param_groups[0]["lr"]
+                # However long the cycle, components separate in its first hundred steps.
+                rise = min(0.1, _RISE / total)
                 scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
-                    optimizer, rate, total_steps=total, pct_start=0.1, cycle_momentum=False
+                    optimizer, rate, total_steps=total, pct_start=rise, cycle_momentum=False
                 )
             else:
                 # `step` is DDPAE's, which knows no forecast: per step of the rest.
@@ -133,8 +136,7 @@ class DecomposeTask(pl.LightningModule):
         frames = clip.frames.float() / 255
         loss = self._loss(frames)
         self._descend(loss, optimizers[0], self.clip)
-        if self.schedule != "one_cycle" or optimizers[0].param_groups[0]["lr"]:
-            schedulers[0].step()  # type: ignore[index, union-attr, call-arg]
+        schedulers[0].step()  # type: ignore[index, union-attr, call-arg]
         for _step in range(self.forecast_steps):
             self._descend(self.net.forecast_loss(), optimizers[1], 1.0)  # type: ignore[operator]
             schedulers[1].step()  # type: ignore[index, union-attr, call-arg]
