@@ -115,8 +115,8 @@ class DecomposeTask(pl.LightningModule):
                 )
             else:
                 # `step` is DDPAE's, which knows no forecast: per step of the rest.
-                half = max(1, int(steps) // 2) if self.schedule == "step" else 1 << 60
-                scheduler = torch.optim.lr_scheduler.StepLR(optimizer, half, 0.1)
+                drops = [max(1, int(steps) // 2)] if self.schedule == "step" else []
+                scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, 0.1)
             schedulers.append(scheduler)
         return optimizers, schedulers
 
@@ -130,16 +130,16 @@ class DecomposeTask(pl.LightningModule):
 
     def training_step(self, clip: Clip, _: int) -> None:
         """A step on a batch, then the steps of the forecast."""
-        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
-        if not isinstance(optimizers, list):
-            optimizers, schedulers = [optimizers], [schedulers]
+        # Lightning hands out a list only where there are several.
+        found: list[Any] = [self.optimizers(), self.lr_schedulers()]
+        optimizers, schedulers = (x if isinstance(x, list) else [x] for x in found)
         frames = clip.frames.float() / 255
         loss = self._loss(frames)
         self._descend(loss, optimizers[0], self.clip)
-        schedulers[0].step()  # type: ignore[index, union-attr, call-arg]
+        schedulers[0].step()
         for _step in range(self.forecast_steps):
             self._descend(self.net.forecast_loss(), optimizers[1], 1.0)  # type: ignore[operator]
-            schedulers[1].step()  # type: ignore[index, union-attr, call-arg]
+            schedulers[1].step()
         self.averaged.update_parameters(self.net)
         per_pixel = loss.detach() / frames[0].numel()
         self.log("train/loss", per_pixel, on_epoch=True, on_step=False, batch_size=len(frames))

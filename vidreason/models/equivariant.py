@@ -135,8 +135,8 @@ class EquivariantDDPAE(nn.Module):
         # What the forecast measures positions in: half of the room that a window has.
         self.unit = max(size - window, _CELL) / 2
         self.size, self.channels, self.window = size, channels, window
-        self.sweeps, self.replay = sweeps, replay
-        self.whole_pixels, self.bfloat16 = whole_pixels, bfloat16
+        self.sweeps, self.replay, self.depth = sweeps, replay, content
+        self.whole_pixels, self.fast = whole_pixels, bfloat16
 
         leak = nn.LeakyReLU(0.1, inplace=True)
         self.scout = nn.Sequential(
@@ -151,16 +151,17 @@ class EquivariantDDPAE(nn.Module):
             *(nn.Conv2d(24, 32, 4, 2, 1), leak),
             nn.Conv2d(32, 2 * content, 3, 1, 1),
         )
+        last = nn.ConvTranspose2d(24, channels, 4, 2, 1)
         self.decoder = nn.Sequential(
             *(nn.Conv2d(content, 32, 3, 1, 1), nn.ReLU(inplace=True)),
             *(nn.ConvTranspose2d(32, 24, 4, 2, 1), nn.ReLU(inplace=True)),
-            nn.ConvTranspose2d(24, channels, 4, 2, 1),
+            last,
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, 0.1)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.decoder[-1].bias, -3.0)  # type: ignore[arg-type]  objects start dark
+                assert module.bias is not None
+                nn.init.constant_(module.bias, -3.0 if module is last else 0.0)  # dark objects
         # The layout in which convolutions of few channels are fastest on a CPU.
         self.scout.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -187,7 +188,7 @@ class EquivariantDDPAE(nn.Module):
         self._check(frames, self.t_in + self.t_out, t_in)
         count = (len(frames), self.components)
         with pyro.plate("batch", len(frames), dim=-1):
-            shape = (*count, self.look[-1].out_channels // 2, self.window // 4, self.window // 4)
+            shape = (*count, self.depth, self.window // 4, self.window // 4)
             standard = Normal(frames.new_zeros(shape), 1.0)
             objects = self._objects(pyro.sample("content", standard.to_event(4)))
             past = pyro.sample("past", self._past().expand([*count, 2]).to_event(2))
@@ -366,7 +367,7 @@ class EquivariantDDPAE(nn.Module):
         before = torch.cat([rest[:, :1], rest[:, :-1]], 1)
         after = torch.cat([rest[:, 1:], rest[:, -1:]], 1)
         seen = torch.cat([before, rest, after], 2).flatten(0, 1)
-        with torch.autocast(rest.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(rest.device.type, torch.bfloat16, enabled=self.fast):
             scores = self.scout(seen.contiguous(memory_format=torch.channels_last))
         scores = scores.float().reshape(*rest.shape[:2], -1)
         track: list[Tensor] = []
@@ -479,6 +480,10 @@ class _Forecast(nn.Module):
         width: Of the hidden layers.
         pixel: What positions are rounded to; 0 if they are not.
     """
+
+    ago: Tensor
+    pairs: Tensor
+    ends: Tensor
 
     def __init__(self, t_in: int, t_out: int, width: int, pixel: float) -> None:
         super().__init__()
