@@ -7,7 +7,9 @@ from vidreason import cli
 from vidreason.data.street import write_street
 from vidreason.features import is_oracle
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "intent").glob("*.yaml"))
+FOLDER = Path(__file__).parent.parent / "configs"
+CONFIGS = sorted((FOLDER / "intent").glob("*.yaml"))
+DECOMPOSITIONS = sorted((FOLDER / "decomposition").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,19 @@ def streets(tmp_path_factory):
 def test_every_configuration_trains(path, streets, tmp_path):
     options = ["--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     assert cli.main(["fit", "-c", str(path), f"--data.root={streets}", *options]) == 0
+
+
+@pytest.mark.parametrize("path", DECOMPOSITIONS, ids=lambda path: path.stem)
+def test_every_decomposition_trains(path, tmp_path):
+    options = ["--data.source=drawn", "--data.batch_size=2", "--trainer.enable_progress_bar=false"]
+    options += ["--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    assert cli.main(["fit", "-c", str(path), *options]) == 0
+
+
+def test_decompositions_are_named_after_their_configuration():
+    for path in DECOMPOSITIONS:
+        config = yaml.safe_load(path.read_text())
+        assert config["trainer"]["default_root_dir"] == f"runs/{path.stem}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
