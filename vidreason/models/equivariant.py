@@ -11,6 +11,7 @@ import pyro
 import torch
 from pyro.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 from torch.nn import functional
 
 from vidreason.clip import Decomposition
@@ -209,8 +210,8 @@ class EquivariantDDPAE(nn.Module):
     def elbo(self, frames: Tensor, t_in: int) -> Tensor:
         """Evidence lower bound with one sample of the latents.
 
-        The divergence of the content is analytic, that of the tracks is that of the sample, as in
-        Pyro's `TraceMeanField_ELBO`, to whose negative it is equal for the same random numbers.
+        Divergences are analytic but for that of the coming positions, as in Pyro's
+        `TraceMeanField_ELBO`, to whose negative it is equal for the same random numbers.
 
         Args:
             frames: (B, L, C, S, S) in [0, 1].
@@ -314,20 +315,21 @@ class EquivariantDDPAE(nn.Module):
 
     def _elbo(self, frames: Tensor, found: _Found) -> tuple[Tensor, Tensor]:
         """(B,) nats, and what `memory` holds of each component that shows, (M, 2, L + 1)."""
-        mean, std = found.content
-        divergence = (mean.square() + std.square() - 1).mul(0.5) - std.log()
-        objects = self._objects(mean + std * torch.randn_like(std))
-        posterior = Normal(found.track, self.log_std[0].exp(), validate_args=False)
+        content = Normal(*found.content, validate_args=False)
+        objects = self._objects(content.rsample())
         # In two draws, as Pyro's two sites make them.
         past, future = (
-            mean + self.log_std[0].exp() * torch.randn_like(mean)
+            Normal(mean, self.log_std[0].exp(), validate_args=False).to_event(1)
             for mean in (found.track[..., : self.t_in], found.track[..., self.t_in :])
         )
-        track = torch.cat([past, future], -1)
-        prior = self._past().log_prob(past) + self._future(past, objects.detach()).log_prob(future)
-        divergence = divergence.flatten(1).sum(1) + (
-            posterior.log_prob(track).flatten(1).sum(1) - prior.flatten(1).sum(1)
-        )
+        before, after = past.rsample(), future.rsample()
+        track = torch.cat([before, after], -1)
+        coming = self._future(before, objects.detach())
+        divergence = kl_divergence(content, Normal(0.0, 1.0)).flatten(1).sum(1)
+        divergence = divergence + kl_divergence(past, self._past()).flatten(1).sum(1)
+        # There is no formula for this one.
+        excess = future.log_prob(after) - coming.log_prob(after)
+        divergence = divergence + excess.flatten(1).sum(1)
         error = _cover(self._draw(objects, track)) - frames
         constant = frames[0].numel() * (math.log(SIGMA) + math.log(2 * math.pi) / 2)
         likelihood = -error.square().flatten(1).sum(1) / (2 * SIGMA**2) - constant
