@@ -18,8 +18,10 @@ from vidreason.models import DDPAE, EquivariantDDPAE
 
 NET = {
     "class_path": "EquivariantDDPAE",
-    "init_args": {"t_in": 4, "t_out": 2, "size": 32, "window": 28, "width": 4, "forecast": 8},
+    "init_args": {"window": 28, "width": 4, "forecast": 8},
 }
+SIZES = {"t_in": 4, "t_out": 2, "size": 32}  # which follow from data and task in a configuration
+
 DATA = {"source": "drawn", "size": 32, "length": 6, "batch_size": 4, "epoch_clips": 12}
 DATA |= {"val_clips": 6, "test_clips": 10}
 
@@ -111,7 +113,7 @@ def test_a_resumed_run_ends_with_the_same_weights(config, tmp_path):
 
 
 def test_the_average_is_what_is_judged():
-    task = DecomposeTask(EquivariantDDPAE(**NET["init_args"]), 4, average=0.9)
+    task = DecomposeTask(EquivariantDDPAE(**NET["init_args"], **SIZES), 4, average=0.9)
     data = MovingMNISTData(**DATA)
     data.setup("fit")
     clip = next(iter(data.train_dataloader()))
@@ -145,7 +147,7 @@ def test_pyros_bound_trains_the_same_network():
 def test_step_takes_a_tenth_from_half_of_training_on(config, tmp_path):
     net = {
         "class_path": "DDPAE",
-        "init_args": {"size": 32, "hidden": 8, "content": 8, "feature": 8, "width": 2},
+        "init_args": {"hidden": 8, "content": 8, "feature": 8, "width": 2},
     }
     path = config(net, trainer={"max_epochs": 4}, schedule="step", lr=0.001)
     assert cli.main(["fit", "-c", path, f"--trainer.default_root_dir={tmp_path / 'run'}"]) == 0
@@ -170,11 +172,10 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(config, tmp_pat
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"input_frames": 6}, "6 of clips of 6; leave at least one to be predicted"),
-        ({"data": {"length": 7}}, "4 of them seen, 3 to predict; give (clips, 4, 1, 32, 32)"),
-        ({"data": {"size": 36}}, "shape (4, 4, 1, 36, 36)"),
+        ({"data": {"size": 34}}, "model.net.size: 34 is no multiple of 4"),
         ({"lr": 0.0}, "model.lr: 0.0 is out of range; correct the option"),
-        ({"net": {"class_path": "DDPAE", "init_args": {"size": 48}}}, "48 is not a power of two"),
+        ({"net": {"class_path": "DDPAE"}, "data": {"size": 48}}, "48 is not a power of two"),
+        ({"net": {"class_path": "DDPAE", "init_args": {"size": 32}}}, "follows from data.size"),
         ({"net": {"class_path": "DDPAE", "init_args": {"components": 0}}}, "0 is not within 1"),
         ({"schedule": "step", "trainer": {"max_epochs": -1}}, "step needs an end; set it"),
     ],
@@ -183,6 +184,13 @@ def test_what_cannot_be_trained_is_said_in_one_line(config, tmp_path, capsys, ch
     path = config(**changed)
     assert cli.main(["fit", "-c", path, f"--trainer.default_root_dir={tmp_path / 'run'}"]) == 1
     assert line in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_clips_that_are_all_input(config, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["fit", "-c", config(input_frames=6)])
+    line = "model.input_frames: 6 of clips of 6; leave at least one to be predicted"
+    assert capsys.readouterr().err.strip() == f"error: {line}"
 
 
 def test_options_out_of_range():

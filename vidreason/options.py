@@ -19,7 +19,16 @@ from vidreason.errors import DataError
 ALLOWED = ("vidreason", "pytorch_lightning", "lightning", "torch.optim", "torch.nn")
 """Where classes named in configurations and on the command line may come from."""
 
-LINKS = {
+
+def _coming(length: int, seen: int) -> int:
+    """Frames to predict."""
+    if seen >= length:
+        problem, mend = f"{seen} of clips of {length}", "leave at least one to be predicted"
+        raise DataError("model.input_frames", problem, mend)
+    return length - seen
+
+
+LINKS: dict[str, tuple[str | tuple[str, ...], Any]] = {
     "data.seed": ("seed_everything", int),
     "model.protocol": ("data.protocol", None),
     "model.horizon": ("data.horizon", None),
@@ -27,8 +36,12 @@ LINKS = {
     "model.net.features": ("data.features", None),
     "model.net.observed": ("data.protocol", OBSERVED.get),
     "model.net.horizon": ("data.horizon", None),
+    "model.net.size": ("data.size", None),
+    "model.net.channels": ("data.channels", None),
+    "model.net.t_in": ("model.input_frames", None),
+    "model.net.t_out": (("data.length", "model.input_frames"), _coming),
 }
-"""Options that follow from another one, by a function or as they are; without `init_args`."""
+"""Options that follow from others, by a function or as they are; without `init_args`."""
 
 _BASES = (pl.LightningModule, pl.LightningDataModule, nn.Module)
 _HELP = "see `vidreason fit --help`"
@@ -46,7 +59,8 @@ def refuse_linked(key: str) -> None:
         DataError: `key` is in `LINKS`.
     """
     if link := LINKS.get(key.replace("init_args.", "")):
-        raise DataError(key, f"follows from {link[0]}", "remove it")
+        sources = [link[0]] if isinstance(link[0], str) else link[0]
+        raise DataError(key, f"follows from {' and '.join(sources)}", "remove it")
 
 
 def _load_yaml(text: str) -> Any:
@@ -94,6 +108,10 @@ class Parser(LightningArgumentParser):
 
     def _explain(self, message: str) -> tuple[str, str, str]:
         """Key, problem and mend; the last line that says something says what it is."""
+        if found := re.search(
+            r"of link .* failed: ([\w.]+): (.+?); (.+?)(; see |$)", message, re.S
+        ):
+            return found[1], found[2], found[3]
         key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
         classes = re.findall(r"class_path '([\w.]+)'", message)
         lines = [line.strip() for line in message.splitlines() if line.strip()]

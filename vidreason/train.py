@@ -178,9 +178,12 @@ class _CLI(LightningCLI):
         parser.add_argument("--seed_everything", type=_SEED, default=0, help=text)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for target, (source, function) in LINKS.items():
+        for target, (given, function) in LINKS.items():
+            sources = (given,) if isinstance(given, str) else given
             parser.link_arguments(
-                source.replace(".", ".init_args."), target.replace(".", ".init_args."), function
+                tuple(source.replace(".", ".init_args.") for source in sources),
+                target.replace(".", ".init_args."),
+                function,
             )
 
     def _prepare_subcommand_parser(
