@@ -163,6 +163,13 @@ def test_bounds_hold_the_velocity_of_rounded_motion():
     assert (width.diff(dim=-1) <= 1e-9).all()  # more frames never allow more
 
 
+@pytest.mark.parametrize("bias", [-200.0, 200.0])
+def test_forecast_learns_from_any_share(net, bias):
+    net.forecast.net[-1].bias.data[-1] = bias
+    net.forecast_loss().backward()
+    assert all(p.grad.isfinite().all() for p in net.forecast.parameters())
+
+
 def test_errors_are_alike():
     mean, std, shared = torch.zeros(1, 3), torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.25]])
     found = _errors_alike(mean, std, shared)

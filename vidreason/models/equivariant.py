@@ -530,7 +530,8 @@ class _Forecast(nn.Module):
         mean = sign * (place[..., -1:] + out[..., : self.t_out])
         # At first as wide as the room, so that no track counts as lost.
         std = functional.softplus(out[..., self.t_out : -1]) + 1e-3
-        return mean, std, out[..., -1:].sigmoid()
+        # Away from 0, where the square root has no slope, and from 1, where nothing is left.
+        return mean, std, 0.01 + 0.98 * out[..., -1:].sigmoid()
 
     def _bounds(self, place: Tensor) -> Tensor:
         """Middles and widths (..., 2 (T - 2)) of the velocities that the last frames allow.
