@@ -98,7 +98,7 @@ class MovingMNISTData(pl.LightningDataModule):
         self.length, self.batch_size, self.workers, self.seed = length, batch_size, workers, seed
         self.clips = {"train": epoch_clips, "val": val_clips, "test": test_clips}
         self.test_file, self.predict_split = test_file, predict_split
-        self._sets: dict[str, Dataset[Clip]] = {}
+        self.sets: dict[str, Dataset[Clip]] = {}
 
     def setup(self, stage: str) -> None:
         """Reads the digits of the splits that `stage` needs."""
@@ -109,10 +109,10 @@ class MovingMNISTData(pl.LightningDataModule):
             "predict": (self.predict_split,),
         }
         for split in needed[stage]:
-            if split in self._sets:
+            if split in self.sets:
                 continue
             if split == "test" and self.test_file:
-                self._sets[split] = _Official(read_official(Path(self.test_file)))
+                self.sets[split] = _Official(read_official(Path(self.test_file)))
                 continue
             if self.source == "drawn":
                 images, labels = drawn_digits(*_DRAWN[split])
@@ -121,7 +121,7 @@ class MovingMNISTData(pl.LightningDataModule):
                 images, labels = read_digits(root, split)
             seed = _SEEDS.get(split, self.seed)
             made = MovingDigits(images, labels, seed=seed, **self.options)  # type: ignore[arg-type]
-            self._sets[split] = _Clips(made, self.clips[split])
+            self.sets[split] = _Clips(made, self.clips[split])
 
     def train_dataloader(self) -> DataLoader:
         """New clips every epoch, in order: they are all different already."""
@@ -140,7 +140,7 @@ class MovingMNISTData(pl.LightningDataModule):
         return self._loader(self.predict_split)
 
     def _loader(self, split: str, sampler: Sampler | None = None) -> DataLoader:
-        return loader(self._sets[split], self.batch_size, self.workers, sampler)
+        return loader(self.sets[split], self.batch_size, self.workers, sampler)
 
 
 class _Clips(Dataset[Clip]):
