@@ -109,7 +109,7 @@ class DecomposeTask(pl.LightningModule):
                 total = max(2, int(steps) * (self.forecast_steps if number else 1))
                 rate = optimizer.param_groups[0]["lr"]
                 # However long the cycle, components separate in its first hundred steps.
-                rise = min(0.1, _RISE / total)
+                rise = min(0.1, _RISE / max(2, int(steps)))
                 scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
                     optimizer, rate, total_steps=total, pct_start=rise, cycle_momentum=False
                 )

@@ -22,7 +22,7 @@ SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
 _CELL = 4  # pixels between the places that the scout scores
 _STRAY = 5.0  # pixels from where the scout expects a component, standard deviation
 _REACH = 3  # pixels that the matched filter looks around
-_LOST = 0.02  # share of tracks that may be of no object
+_FREEDOM = 3.0  # of Student's t
 _DRIFT = 2.0  # pixels that the scout may be wrong by, standard deviation
 _ROOT = math.sqrt(2 * math.pi)
 
@@ -251,20 +251,20 @@ class EquivariantDDPAE(nn.Module):
 
         Means and spreads learn from each position by itself, what errors share from the whole: a
         forecast that may err by much in one direction would be slow to mend just that.
-        One track in fifty may go anywhere: components that lost their object would widen the
-        spread for all. Where nothing was seen yet, what is remembered is an object at rest in the
-        middle.
+        Both as under Student's t of few degrees of freedom: the few components that lost their
+        object would else widen the spread for all. Where nothing was seen yet, what is remembered is an object
+        at rest in the middle.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
         chosen = self.memory[torch.randint(kept, [self.replay], device=self.memory.device)]
         past, future, rest = chosen.split([self.t_in, self.t_out, 1], -1)
         mean, std, shared = self.forecast(past, rest)
-        alone = Normal(mean, std, validate_args=False).log_prob(future).sum(-1)
-        together = _errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
-        anywhere = torch.full_like(alone, math.log(_LOST) - self.t_out * math.log(2.0))
-        followed = math.log(1 - _LOST)
-        sound = (torch.logaddexp(p + followed, anywhere) for p in (alone, together))
-        return -torch.stack([*sound]).sum((0, -1)).mean()
+        square = ((future - mean) / std).square().sum(-1)
+        count = _FREEDOM + self.t_out
+        alone = -std.log().sum(-1) - count / 2 * torch.log1p(square / _FREEDOM)
+        weight = count / (_FREEDOM + square.detach())
+        together = weight * _errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
+        return -(alone + together).sum(-1).mean()
 
     @torch.no_grad()
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
