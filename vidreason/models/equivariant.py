@@ -252,8 +252,8 @@ class EquivariantDDPAE(nn.Module):
         Means and spreads learn from each position by itself, what errors share from the whole: a
         forecast that may err by much in one direction would be slow to mend just that.
         Both as under Student's t of few degrees of freedom: the few components that lost their
-        object would else widen the spread for all. Where nothing was seen yet, what is remembered is an object
-        at rest in the middle.
+        object would else widen the spread for all. Where nothing was seen yet, what is remembered
+        is an object at rest in the middle.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
         chosen = self.memory[torch.randint(kept, [self.replay], device=self.memory.device)]
