@@ -89,7 +89,7 @@ def test_splits_share_nothing():
         for other in seen[:i]:
             same_place = (one["positions"] == other["positions"]).flatten(1).all(1)
             assert not same_place.any()
-    digits = [{image.tobytes() for image in data._sets[s].made.images} for s in data._sets]
+    digits = [{image.tobytes() for image in data.sets[s].made.images} for s in data.sets]
     assert not digits[0] & digits[1] and not digits[0] & digits[2] and not digits[1] & digits[2]
 
 
