@@ -173,7 +173,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(config, tmp_pat
     ("changed", "line"),
     [
         ({"data": {"size": 34}}, "model.net.size: 34 is no multiple of 4"),
-        ({"lr": 0.0}, "model.lr: 0.0 is out of range; correct the option"),
+        ({"lr": 0.0}, "model.lr: 0.0 is not within 1e-12 and 1000.0; correct the option"),
         ({"net": {"class_path": "DDPAE"}, "data": {"size": 48}}, "48 is not a power of two"),
         ({"net": {"class_path": "DDPAE", "init_args": {"size": 32}}}, "follows from data.size"),
         ({"net": {"class_path": "DDPAE", "init_args": {"components": 0}}}, "0 is not within 1"),

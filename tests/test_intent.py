@@ -184,7 +184,7 @@ def test_labels_of_one_class_and_bad_options_are_refused(tmp_path):
     with pytest.raises(DataError, match="0% of the training labels are crossings"):
         trainer(tmp_path).fit(IntentTask(TinyNet([], 16, 1)), data)
     for option in ({"lr": 0.0}, {"lr": NAN}, {"weight_decay": -1.0}, {"average": 1.0}):
-        with pytest.raises(DataError, match=f"model.{next(iter(option))}: .* out of range"):
+        with pytest.raises(DataError, match=f"model.{next(iter(option))}: .* is not within"):
             IntentTask(TinyNet([], 16, 1), **option)
     with pytest.raises(DataError, match="data.folds: 3 for a network of 1 members"):
         IntentTask(TinyNet([], 16, 1), folds=3)

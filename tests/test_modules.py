@@ -245,13 +245,13 @@ def test_the_root_is_found_in_the_environment(root, monkeypatch):
     ("options", "problem"),
     [
         ({"features": ["box", "cross"]}, "^features: no group 'cross'"),
-        ({"horizon": 0}, "^data.horizon: 0 is below 1"),
+        ({"horizon": 0}, "^data.horizon: 0 is not within 1"),
         ({"horizon": 30}, "^data.horizon: 30 with protocol 'benchmark', which asks one"),
-        ({"batch_size": 0}, "^data.batch_size: 0 is below 1"),
-        ({"train_stride": -1}, "^data.train_stride: -1 is below 0"),
-        ({"folds": 0}, "^data.folds: 0 is below 1"),
-        ({"workers": -1}, "^data.workers: -1 is below 0"),
-        ({"seed": -1}, "^data.seed: -1 is below 0"),
+        ({"batch_size": 0}, "^data.batch_size: 0 is not within 1"),
+        ({"train_stride": -1}, "^data.train_stride: -1 is not within 0"),
+        ({"folds": 0}, "^data.folds: 0 is not within 1"),
+        ({"workers": -1}, "^data.workers: -1 is not within 0"),
+        ({"seed": -1}, "^data.seed: -1 is not within 0"),
     ],
 )
 def test_refuses_options_out_of_range(options, problem):

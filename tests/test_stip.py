@@ -295,7 +295,7 @@ def test_the_near_future_does_not_depend_on_how_far_is_asked(horizon, graph):
 @pytest.mark.parametrize("option", [{"hidden": 0}, {"layers": 0}, {"image_features": -1}])
 def test_bad_options_are_refused(option):
     with pytest.raises(
-        DataError, match=f"model.net.{next(iter(option))}: -?[01] is below"
+        DataError, match=f"model.net.{next(iter(option))}: -?[01] is not within"
     ) as error:
         StipNet(graphs.ALL, 16, 1, **option)
     assert "\n" not in str(error.value)

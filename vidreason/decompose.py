@@ -20,7 +20,7 @@ from torchmetrics import MeanMetric
 
 from vidreason.average import moving_average
 from vidreason.clip import Clip, Decomposition
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.files import write_atomic
 from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip
 from vidreason.frame_metrics import FRAME_METRICS, VideoMetrics
@@ -67,17 +67,16 @@ class DecomposeTask(pl.LightningModule):
         objective: Literal["closed_form", "pyro"] = "closed_form",
     ) -> None:
         super().__init__()
-        for name, value, good in (
-            ("input_frames", input_frames, input_frames >= 1),
-            ("lr", lr, 0 < lr < math.inf),
-            ("betas", betas, all(0 <= beta < 1 for beta in betas)),
-            ("clip", clip, 0 <= clip < math.inf),
-            ("average", average, 0 <= average < 1),
-            ("forecast_steps", forecast_steps, forecast_steps >= 0),
-            ("forecast_lr", forecast_lr, 0 < forecast_lr < math.inf),
-        ):
-            if not good:
-                raise DataError(f"model.{name}", f"{value} is out of range", "correct the option")
+        check_ranges(
+            "model",
+            ("input_frames", input_frames, 1, 10_000),
+            ("lr", lr, 1e-12, 1e3),
+            *(("betas", beta, 0, 1 - 1e-9) for beta in betas),
+            ("clip", clip, 0, 1e12),
+            ("average", average, 0, 1 - 1e-9),
+            ("forecast_steps", forecast_steps, 0, 10_000),
+            ("forecast_lr", forecast_lr, 1e-12, 1e3),
+        )
         # Two optimisers of different pace.
         self.automatic_optimization = False
         self.net, self.input_frames = net, input_frames

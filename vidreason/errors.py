@@ -25,3 +25,19 @@ class DataError(Exception):
         where = f"{self.source}: {self.place}" if self.place else self.source
         text = f"{where}: {self.problem}; {self.mend}"
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def check_ranges(options: str, *values: tuple[str, float, float, float]) -> None:
+    """Refuses numbers out of range, and those that are none.
+
+    Args:
+        options: What the names belong to (`model.net`).
+        values: Name, value, least and greatest value of each.
+
+    Raises:
+        DataError: Names the first.
+    """
+    for name, value, low, high in values:
+        if not low <= value <= high:
+            problem = f"{value} is not within {low} and {high}"
+            raise DataError(f"{options}.{name}", problem, "correct the option")

@@ -16,7 +16,7 @@ from torch_geometric.data import HeteroData
 
 from vidreason.average import moving_average
 from vidreason.data.modules import IntentData
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.features import is_oracle
 from vidreason.metrics import (
     accuracy,
@@ -75,16 +75,15 @@ class IntentTask(pl.LightningModule):
         average: float = 0.99,
     ) -> None:
         super().__init__()
-        for name, value, good in (
-            ("lr", lr, 0 < lr < math.inf),
-            ("weight_decay", weight_decay, 0 <= weight_decay < math.inf),
-            ("detection_weight", detection_weight, 0 <= detection_weight < math.inf),
-            ("tag_weight", tag_weight, 0 <= tag_weight < math.inf),
-            ("average", average, 0 <= average < 1),
-            ("prior", prior, prior is None or 0 < prior < 1),
-        ):
-            if not good:
-                raise DataError(f"model.{name}", f"{value} is out of range", "correct the option")
+        check_ranges(
+            "model",
+            ("lr", lr, 1e-12, 1e3),
+            ("weight_decay", weight_decay, 0, 1e3),
+            ("detection_weight", detection_weight, 0, 1e3),
+            ("tag_weight", tag_weight, 0, 1e3),
+            ("average", average, 0, 1 - 1e-9),
+            ("prior", 0.5 if prior is None else prior, 1e-9, 1 - 1e-9),
+        )
         members = getattr(net, "members", 1)
         if folds not in (1, members):
             problem = f"{folds} for a network of {members} members"

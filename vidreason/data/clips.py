@@ -13,7 +13,7 @@ from vidreason.clip import Clip
 from vidreason.data.loading import EpochSampler, loader
 from vidreason.data.mnist import SIDE, drawn_digits, read_digits
 from vidreason.data.moving import MovingDigits, read_official
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.files import data_root
 
 Split = Literal["train", "val", "test"]
@@ -68,7 +68,8 @@ class MovingMNISTData(pl.LightningDataModule):
         predict_split: Split = "test",
     ) -> None:
         super().__init__()
-        for name, value, low, high in (
+        check_ranges(
+            "data",
             *(("digits", count, 1, 16) for count in digits or (0,)),
             ("size", size, SIDE, 1024),
             ("length", length, 2, 10_000),
@@ -79,10 +80,7 @@ class MovingMNISTData(pl.LightningDataModule):
             ("test_clips", test_clips, 1, 10**9),
             ("workers", workers, 0, 1000),
             ("seed", seed, 0, 2**32 - 1),
-        ):
-            if not low <= value <= high:
-                problem = f"{value} is not within {low} and {high}"
-                raise DataError(f"data.{name}", problem, "correct the option")
+        )
         for name, choice, choices in (
             ("source", source, ("mnist", "drawn")),
             ("predict_split", predict_split, ("train", "val", "test")),

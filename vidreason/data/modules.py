@@ -15,7 +15,7 @@ from vidreason.data.graphs import GraphBuilder
 from vidreason.data.jaad import read_jaad, read_splits
 from vidreason.data.loading import GOLDEN, EpochSampler, loader, splitmix64
 from vidreason.data.windows import OBSERVED, Windows, make_windows, split_videos
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.features import check_features
 from vidreason.files import data_root
 from vidreason.scene import Scene
@@ -67,16 +67,15 @@ class IntentData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_features(features)
-        for name, value, least in (
-            ("horizon", horizon, 1),
-            ("batch_size", batch_size, 1),
-            ("train_stride", train_stride, 0),
-            ("folds", folds, 1),
-            ("workers", workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise DataError(f"data.{name}", f"{value} is below {least}", "correct the option")
+        check_ranges(
+            "data",
+            ("horizon", horizon, 1, 1000),
+            ("batch_size", batch_size, 1, 100000),
+            ("train_stride", train_stride, 0, 10000),
+            ("folds", folds, 1, 100),
+            ("workers", workers, 0, 1000),
+            ("seed", seed, 0, 2**32 - 1),
+        )
         if protocol != "stip" and horizon != 1:
             problem = f"{horizon} with protocol {protocol!r}, which asks one question"
             raise DataError("data.horizon", problem, "set it to 1")

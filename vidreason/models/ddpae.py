@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from torch.nn import functional
 
 from vidreason.clip import Decomposition
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.models.spatial import compose, crop, paste
 
 Draw = Callable[[str, Tensor, Tensor], Tensor]
@@ -82,17 +82,15 @@ class DDPAE(nn.Module):
         disentangle: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, high in (
-            ("components", components, 100),
-            ("channels", channels, 100),
-            ("hidden", hidden, 4096),
-            ("content", content, 4096),
-            ("feature", feature, 4096),
-            ("width", width, 256),
-        ):
-            if not 1 <= value <= high:
-                problem = f"{value} is not within 1 and {high}"
-                raise DataError(f"model.net.{name}", problem, "correct the option")
+        check_ranges(
+            "model.net",
+            ("components", components, 1, 100),
+            ("channels", channels, 1, 100),
+            ("hidden", hidden, 1, 4096),
+            ("content", content, 1, 4096),
+            ("feature", feature, 1, 4096),
+            ("width", width, 1, 256),
+        )
         if not 16 <= size <= 1024 or size & (size - 1):
             problem = f"{size} is not a power of two within 16 and 1024"
             raise DataError("model.net.size", problem, "choose 16, 32, 64, 128, 256, 512 or 1024")

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from torch.nn import functional
 
 from vidreason.clip import Decomposition
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.models.spatial import crop, paste
 
 SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
@@ -113,7 +113,8 @@ class EquivariantDDPAE(nn.Module):
         bfloat16: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, low, high in (
+        check_ranges(
+            "model.net",
             ("t_in", t_in, 3, 1000),
             ("t_out", t_out, 1, 1000),
             ("components", components, 1, 100),
@@ -125,10 +126,7 @@ class EquivariantDDPAE(nn.Module):
             ("sweeps", sweeps, 0, 100),
             ("forecast", forecast, 1, 4096),
             ("replay", replay, 1, 16384),
-        ):
-            if not low <= value <= high:
-                problem = f"{value} is not within {low} and {high}"
-                raise DataError(f"model.net.{name}", problem, "correct the option")
+        )
         for name, value in (("size", size), ("window", window)):
             if value % 4:
                 mend = "take a multiple"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
-from vidreason.errors import DataError
+from vidreason.errors import check_ranges
 from vidreason.features import sizes
 from vidreason.scene import SIGNALS, TAGS
 
@@ -54,17 +54,15 @@ class IntentGraphNet(nn.Module):
         neighbour_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value, low, high in (
+        check_ranges(
+            "model.net",
             ("hidden", hidden, 1, 4096),
             ("members", members, 1, 100),
             ("dropout", dropout, 0, 0.99),
             ("input_noise", input_noise, 0, 10),
             ("input_dropout", input_dropout, 0, 0.99),
             ("neighbour_dropout", neighbour_dropout, 0, 1),
-        ):
-            if not low <= value <= high:
-                problem = f"{value} is not within {low} and {high}"
-                raise DataError(f"model.net.{name}", problem, "correct the option")
+        )
         width = sizes(features)
         around = width["ego"] + len(SIGNALS) * width["infra"]
         self.members, self.dropout = members, dropout

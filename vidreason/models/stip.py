@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
-from vidreason.errors import DataError
+from vidreason.errors import DataError, check_ranges
 from vidreason.features import sizes
 from vidreason.scene import SIGNALS
 
@@ -72,14 +72,12 @@ class StipNet(nn.Module):
         image_features: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("hidden", hidden, 1),
-            ("layers", layers, 1),
-            ("image_features", image_features, 0),
-        ):
-            if value < least:
-                problem = f"{value} is below {least}"
-                raise DataError(f"model.net.{name}", problem, "correct the option")
+        check_ranges(
+            "model.net",
+            ("hidden", hidden, 1, 4096),
+            ("layers", layers, 1, 100),
+            ("image_features", image_features, 0, 4096),
+        )
         width = sizes(features)
         self.horizon, self.gate, self.context, self.read_out = horizon, gate, context, read_out
         self.image_features = image_features
