@@ -1,4 +1,4 @@
-"""Currencies of the decomposition side: clips of moving objects, and what models make of them.
+"""Currencies of the decomposition side: states, clips of moving objects, what models make of them.
 
 Positions are pixels, x to the right and y down; pixel p covers [p, p + 1), so that an object of
 28 pixels whose first column is x has its centre at x + 14.
@@ -6,6 +6,7 @@ Positions are pixels, x to the right and y down; pixel p covers [p, p + 1), so t
 
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 
@@ -40,3 +41,24 @@ class Decomposition(NamedTuple):
     components: Tensor
     positions: Tensor
     sides: Tensor
+
+
+class Balls(NamedTuple):
+    """States of M scenes of up to N balls in a box, over T frames.
+
+    Lengths are in widths of the box, whose longer side is 1: a matter-js world of 800 x 600 px has
+    the box (1, 0.75). Velocities are per frame. x is to the right and y down.
+
+    Attributes:
+        positions: Centres, (M, T, N, 2); NaN where there is no ball.
+        velocities: (M, T, N, 2), at the time of the frame; NaN where there is no ball.
+        radii: (M, N); NaN where there is no ball.
+        masses: (M, N), of any unit; NaN where there is no ball.
+        box: (2,) width and height.
+    """
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    radii: np.ndarray
+    masses: np.ndarray
+    box: np.ndarray
