@@ -83,7 +83,7 @@ def plain_clip(seed, index, counts, size, length):
     return which, paths
 
 
-def test_500_clips_are_where_a_plain_loop_puts_them():
+def test_500_clips_are_those_of_a_plain_loop():
     for seed in range(500):
         clip = made(seed=seed, counts=(1, 3, 2)).clips(np.array([seed * 7]))
         which, paths = plain_clip(seed, seed * 7, (1, 3, 2), 64, 20)
@@ -92,6 +92,9 @@ def test_500_clips_are_where_a_plain_loop_puts_them():
         corner = clip.positions[0, :, : len(which)] - 14
         assert corner.tolist() == np.array(paths).transpose(1, 0, 2).tolist()
         assert clip.positions[0, :, len(which) :].isnan().all()
+        t = seed % 20
+        frame = plain_frame(IMAGES[which], [path[t] for path in paths], 64)
+        np.testing.assert_array_equal(clip.frames[0, t, 0], frame)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     python tools/ablate.py inputs --config configs/intent/jaad_all_orientation.yaml
     python tools/ablate.py results --test          # every configuration, as in the README
+    python tools/ablate.py decomposition --pass --trainer.max_epochs 4
 
 The table compares by validation. `--test` adds the figures of the test split, to report; nothing is
 to be chosen by them. Finished runs are kept, so a stopped set goes on where it was.
@@ -23,7 +24,14 @@ from rich.table import Table
 
 NET, TASK, DATA = "--model.net.init_args.", "--model.init_args.", "--data.init_args."
 TEST = ("roc_auc", "f1@0.5", "f1@validation", "accuracy@0.5", "accuracy@validation")
-CONFIGS = Path(__file__).parent.parent / "configs" / "intent"
+CONFIGS = Path(__file__).parent.parent / "configs"
+SHOWN = {
+    "intent": ("val/auc", "val/f1", "val/acc", "val/balanced_accuracy", "epoch"),
+    "decomposition": (
+        *("val/mse", "val/bce", "val/reconstruction_mse", "val/position_error"),
+        *("val/position_error_input", "val/separated", "epoch"),
+    ),
+}
 
 
 def _features(*names: str) -> list[str]:
@@ -72,6 +80,18 @@ SETS: dict[str, dict[str, list[str]]] = {
         for tied in (True, False)
         if n > 1 or tied
     },
+    "decomposition": {
+        "as it is": [],
+        "no matched filter": [f"{NET}sweeps=0"],
+        "one sweep of the matched filter": [f"{NET}sweeps=1"],
+        "places between pixels": [f"{NET}whole_pixels=false"],
+        "content of 2 maps": [f"{NET}content=2"],
+        "scout half as wide": [f"{NET}width=12"],
+        "scout in float32": [f"{NET}bfloat16=false"],
+        "one step of the forecast": [f"{TASK}forecast_steps=1"],
+        "half the learning rate": [f"{TASK}lr=1e-3"],
+        "last weights": [f"{TASK}average=0"],
+    },
 }
 """Experiments by set: their name and the options that differ from the configuration."""
 
@@ -79,7 +99,7 @@ SETS: dict[str, dict[str, list[str]]] = {
 def experiments(name: str, config: Path) -> dict[str, list[str]]:
     """Names of the runs of a set, with their command lines after `fit`."""
     if name == "results":
-        return {path.stem: ["-c", str(path)] for path in sorted(CONFIGS.glob("*.yaml"))}
+        return {path.stem: ["-c", str(path)] for path in sorted(CONFIGS.glob("intent/*.yaml"))}
     return {label: ["-c", str(config), *options] for label, options in SETS[name].items()}
 
 
@@ -115,6 +135,8 @@ def best(folder: Path) -> dict[str, float]:
     """Validation figures of the epoch that was kept."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    if "val/mse" in rows[0]:
+        return min(rows, key=lambda row: row["val/mse"])
     monitor = "val/acc" if "stip" in (folder / "config.yaml").read_text() else "val/auc"
     return max(rows, key=lambda row: row[monitor])
 
@@ -133,18 +155,28 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=(*SETS, "results"))
-    parser.add_argument("--config", type=Path, default=CONFIGS / "jaad_all_orientation.yaml")
+    parser.add_argument("--config", type=Path, help="jaad_all_orientation or moving_mnist")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
     cores = os.cpu_count() or 1
     parser.add_argument("--jobs", type=int, default=cores, help="runs at a time")
     parser.add_argument("--only", nargs="+", help="these experiments of the set")
     parser.add_argument("--test", action="store_true", help="report the test split too")
+    parser.add_argument(
+        "--pass", dest="options", nargs=argparse.REMAINDER, default=[], help="options of fit; last"
+    )
     args = parser.parse_args()
-    chosen = experiments(args.set, args.config)
+    side = "decomposition" if args.set == "decomposition" else "intent"
+    if args.test and side == "decomposition":
+        parser.error("--test: scores of the test clips are the business of tools/seeds.py")
+    default = {"intent": "jaad_all_orientation", "decomposition": "moving_mnist"}[side]
+    config = args.config or CONFIGS / side / f"{default}.yaml"
+    chosen = {
+        label: [*words, *args.options] for label, words in experiments(args.set, config).items()
+    }
     if args.only:
         chosen = {label: chosen[label] for label in args.only}
-    base = args.out / (args.set if args.set == "results" else f"{args.set}-{args.config.stem}")
+    base = args.out / (args.set if args.set == "results" else f"{args.set}-{config.stem}")
     jobs = [(label, seed) for label in chosen for seed in args.seeds]
 
     def folder(label: str, seed: int) -> Path:
@@ -165,7 +197,7 @@ def main() -> None:
                 vidreason("evaluate", *runs, "--out", str(folder(label, 0).parent / "test"))
 
     table, lines = Table(title=f"{args.set}: mean ± sd of {len(args.seeds)} seeds"), []
-    columns = ("val/auc", "val/f1", "val/acc", "val/balanced_accuracy", "epoch")
+    columns = SHOWN[side]
     tested = tuple(f"{split} {key}" for split in ("all", "clean") for key in TEST)
     for column in ("experiment", *columns, *(tested if args.test else ())):
         table.add_column(column)
