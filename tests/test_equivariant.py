@@ -13,11 +13,10 @@ from vidreason.models.equivariant import (
     SIGMA,
     _blurred,
     _cover,
-    _errors_alike,
-    _Forecast,
     _ink_centre,
     _pose,
 )
+from vidreason.models.forecast import AxisForecast, errors_alike
 from vidreason.models.spatial import paste
 
 SMALL = {"t_in": 5, "t_out": 3, "size": 32, "window": 16, "width": 6, "forecast": 16, "content": 3}
@@ -43,10 +42,12 @@ def net():
     return EquivariantDDPAE(**SMALL)
 
 
-@pytest.mark.parametrize("sweeps", [0, 2])
-def test_elbo_is_pyros(sweeps):
+@pytest.mark.parametrize(
+    "options", [{"sweeps": 0}, {"sweeps": 2}, {"forecaster": "relational"}], ids=str
+)
+def test_elbo_is_pyros(options):
     torch.manual_seed(0)
-    net, frames = EquivariantDDPAE(**SMALL, sweeps=sweeps), squares()
+    net, frames = EquivariantDDPAE(**SMALL, **options), squares()
     torch.manual_seed(1)
     ours = net.elbo(frames, 5).sum()
     torch.manual_seed(1)
@@ -144,7 +145,7 @@ def test_centre_of_mass():
 
 def test_forecast_is_equivariant():
     torch.manual_seed(0)
-    forecast = _Forecast(5, 3, 16, 1 / 8)
+    forecast = AxisForecast(5, 3, 16, 1 / 8)
     past, rest = torch.randn(4, 2, 5), torch.rand(4, 2, 1) - 0.5
     mean, std, shared = forecast(past, rest)
     mirrored = forecast(-past, -rest)
@@ -155,7 +156,7 @@ def test_forecast_is_equivariant():
 
 
 def test_bounds_hold_the_velocity_of_rounded_motion():
-    forecast = _Forecast(6, 3, 8, 1 / 8)
+    forecast = AxisForecast(6, 3, 8, 1 / 8)
     velocity, start = 2 * torch.rand(200, 1, dtype=torch.float64) - 1, torch.rand(200, 1)
     exact = start + velocity * torch.arange(6)
     middle, width = forecast._bounds((exact * 8).floor() / 8).chunk(2, -1)
@@ -172,7 +173,7 @@ def test_forecast_learns_from_any_share(net, bias):
 
 def test_errors_are_alike():
     mean, std, shared = torch.zeros(1, 3), torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.25]])
-    found = _errors_alike(mean, std, shared)
+    found = errors_alike(mean, std, shared)
     expected = 0.25 * std.mT @ std + torch.diag(0.75 * std[0] ** 2)
     assert torch.allclose(found.covariance_matrix[0], expected, atol=1e-4)
 
@@ -257,6 +258,7 @@ def test_the_default_is_small():
         ({"components": 0}, "model.net.components: 0 is not within 1 and 100"),
         ({"t_in": 2}, "model.net.t_in: 2 is not within 3 and 1000"),
         ({"size": 34}, "model.net.size: 34 is no multiple of 4"),
+        ({"forecaster": "all"}, "model.net.forecaster: 'all' is none"),
         ({"window": 68}, "model.net.window: 68 is not within 8 and 64"),
     ],
 )

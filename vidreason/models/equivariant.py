@@ -5,7 +5,7 @@ moving pose. The inference of poses is new: it never regresses coordinates from 
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pyro
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from vidreason.clip import Decomposition
 from vidreason.errors import DataError, check_ranges
+from vidreason.models.forecast import AxisForecast, RelationalForecast, errors_alike
 from vidreason.models.spatial import crop, paste
 
 SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
@@ -48,7 +49,7 @@ class EquivariantDDPAE(nn.Module):
     - track: T positions a priori with constant velocity up to normal accelerations, then K
       positions, per axis normal around a forecast from the first T, with errors of one sign (a
       low-rank covariance): a velocity misjudged stays misjudged. Forecasts, their spread and the
-      accelerations are learned;
+      accelerations are learned. A component may be forecast by itself, or from all;
     - x_t ~ N(1 - prod_i (1 - o_i pasted at its position), 0.3²), which is close to the brighter of
       the two where objects overlap.
 
@@ -82,6 +83,9 @@ class EquivariantDDPAE(nn.Module):
         width: Channels of the scout; the other convolutions have about as many.
         content: Channels D of the content.
         sweeps: Passes of the matched filter.
+        forecaster: What forecasts tracks: `AxisForecast`, where objects pass through each other;
+            `RelationalForecast`, where they may collide and more than K frames can be predicted;
+            or the same without sight of the others, to compare with.
         forecast: Width of the network that forecasts tracks.
         replay: Tracks that the forecast learns from in each of its steps.
         whole_pixels: See above.
@@ -107,6 +111,7 @@ class EquivariantDDPAE(nn.Module):
         width: int = 24,
         content: int = 8,
         sweeps: int = 2,
+        forecaster: Literal["axis", "relational", "independent"] = "axis",
         forecast: int = 256,
         replay: int = 256,
         whole_pixels: bool = True,
@@ -127,6 +132,9 @@ class EquivariantDDPAE(nn.Module):
             ("forecast", forecast, 1, 4096),
             ("replay", replay, 1, 16384),
         )
+        if forecaster not in ("axis", "relational", "independent"):
+            mend = "choose axis, relational or independent"
+            raise DataError("model.net.forecaster", f"{forecaster!r} is none", mend)
         for name, value in (("size", size), ("window", window)):
             if value % 4:
                 mend = "take a multiple"
@@ -165,7 +173,14 @@ class EquivariantDDPAE(nn.Module):
         # The layout in which convolutions of few channels are fastest on a CPU.
         self.scout.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        self.forecast = _Forecast(t_in, t_out, forecast, whole_pixels / self.unit)
+        # Of one component, or of all at once.
+        self.scene = () if forecaster == "axis" else (components,)
+        self.forecast: AxisForecast | RelationalForecast
+        if forecaster == "axis":
+            self.forecast = AxisForecast(t_in, t_out, forecast, whole_pixels / self.unit)
+        else:
+            alone = forecaster == "independent"
+            self.forecast = RelationalForecast(t_in, t_out, forecast, alone)
         # Of a position inferred, and of velocity and acceleration a priori; logarithms of pixels.
         self.log_std = nn.Parameter(torch.tensor([0.05, 3.0, 1.0]).log())
 
@@ -175,7 +190,7 @@ class EquivariantDDPAE(nn.Module):
             grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).flatten(0, 1)
             self.register_buffer(name, grid, persistent=False)
         # Persistent, so that a resumed run goes on as if it had not been stopped.
-        self.register_buffer("memory", torch.zeros(16384, 2, t_in + t_out + 1))
+        self.register_buffer("memory", torch.zeros(16384, *self.scene, 2, t_in + t_out + 1))
         self.register_buffer("remembered", torch.tensor(0))
 
     def model(self, frames: Tensor, t_in: int) -> None:
@@ -254,15 +269,19 @@ class EquivariantDDPAE(nn.Module):
         is an object at rest in the middle.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
-        chosen = self.memory[torch.randint(kept, [self.replay], device=self.memory.device)]
-        past, future, rest = chosen.split([self.t_in, self.t_out, 1], -1)
-        mean, std, shared = self.forecast(past, rest)
+        count = max(1, self.replay // math.prod(self.scene))
+        chosen = self.memory[torch.randint(kept, [count], device=self.memory.device)]
+        if self.scene:
+            chosen = _turned(chosen)
+        shown = ~chosen[..., 0, 0].isnan()
+        past, future, rest = chosen.nan_to_num().split([self.t_in, self.t_out, 1], -1)
+        mean, std, shared = self.forecast(past, rest, shown)
         square = ((future - mean) / std).square().sum(-1)
-        count = _FREEDOM + self.t_out
-        alone = -std.log().sum(-1) - count / 2 * torch.log1p(square / _FREEDOM)
-        weight = count / (_FREEDOM + square.detach())
-        together = weight * _errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
-        return -(alone + together).sum(-1).mean()
+        freedom = _FREEDOM + self.t_out
+        alone = -std.log().sum(-1) - freedom / 2 * torch.log1p(square / _FREEDOM)
+        weight = freedom / (_FREEDOM + square.detach())
+        together = weight * errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
+        return -(alone + together).sum(-1)[shown].mean()
 
     @torch.no_grad()
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
@@ -277,7 +296,7 @@ class EquivariantDDPAE(nn.Module):
         self._check(frames, self.t_in, self.t_in, t_out)
         found = self._infer(frames)[-1]
         objects = self._objects(found.content[0])
-        future = self._future(found.track, objects)
+        future = self._future(found.track, objects, t_out)
         mean, std = future.mean[..., :t_out], future.variance.sqrt()[..., :t_out]
         track = torch.cat([found.track, mean], -1)
         seen = self._draw(objects, found.track)
@@ -306,19 +325,20 @@ class EquivariantDDPAE(nn.Module):
         for _ in range(samples):
             objects = self._objects(torch.normal(*found.content))
             track = found.track + self.log_std[0].exp() * torch.randn_like(found.track)
-            future = self._future(track, objects).sample()[..., :t_out]
+            future = self._future(track, objects, t_out).sample()[..., :t_out]
             futures.append(_cover(self._draw(objects, future)))
         return torch.stack(futures)
 
     def _check(self, frames: Tensor, length: int, t_in: int, t_out: int = 1) -> None:
         expected = (length, self.channels, self.size, self.size)
-        if frames.shape[1:] != expected or t_in != self.t_in or not 1 <= t_out <= self.t_out:
+        most = 10_000 if self.scene else self.t_out
+        if frames.shape[1:] != expected or t_in != self.t_in or not 1 <= t_out <= most:
             shape = f"{tuple(frames.shape)}, {t_in} of them seen, {t_out} to predict"
-            mend = f"give (clips, {', '.join(map(str, expected))}), {self.t_in}, 1 to {self.t_out}"
+            mend = f"give (clips, {', '.join(map(str, expected))}), {self.t_in}, 1 to {most}"
             raise DataError("frames", f"shape {shape}", mend)
 
     def _elbo(self, frames: Tensor, found: _Found) -> tuple[Tensor, Tensor]:
-        """(B,) nats, and what `memory` holds of each component that shows, (M, 2, L + 1)."""
+        """(B,) nats, and what `memory` holds of each component, or clip."""
         content = Normal(*found.content, validate_args=False)
         objects = self._objects(content.rsample())
         # In two draws, as Pyro's two sites make them.
@@ -337,9 +357,11 @@ class EquivariantDDPAE(nn.Module):
         error = _cover(self._draw(objects, track)) - frames
         constant = frames[0].numel() * (math.log(SIGMA) + math.log(2 * math.pi) / 2)
         likelihood = -error.square().flatten(1).sum(1) / (2 * SIGMA**2) - constant
-        shown = objects.detach().flatten(2).amax(-1) > 0.5
+        shown = _shown(objects.detach())
         whole, rest = self._centre(objects.detach())
         seen = torch.cat([self._normal(track.detach(), whole), rest], -1)
+        if self.scene:
+            return likelihood - divergence, seen.masked_fill(~shown[..., None, None], math.nan)
         return likelihood - divergence, seen[shown]
 
     def _infer(self, frames: Tensor) -> list[_Found]:
@@ -452,12 +474,13 @@ class EquivariantDDPAE(nn.Module):
         centre = torch.full_like(std, self.size / 2)
         return MultivariateNormal(centre, scale_tril=lower * std, validate_args=False)
 
-    def _future(self, past: Tensor, objects: Tensor) -> LowRankMultivariateNormal:
-        """Prior of K positions (B, N, 2, K) after T, px, of components that look like this."""
+    def _future(self, past: Tensor, objects: Tensor, steps: int = 0) -> LowRankMultivariateNormal:
+        """Prior of K or more positions (B, N, 2, K) after T, px, of components of these looks."""
         whole, rest = self._centre(objects)
-        mean, std, shared = self.forecast(self._normal(past, whole), rest)
+        place = self._normal(past, whole)
+        mean, std, shared = self.forecast(place, rest, _shown(objects), max(steps, self.t_out))
         mean = mean * self.unit + self.size / 2 - whole
-        return _errors_alike(mean, std * self.unit, shared)
+        return errors_alike(mean, std * self.unit, shared)
 
     def _centre(self, objects: Tensor) -> tuple[Tensor, Tensor]:
         """Where the objects' centres are from their middles, (B, N, 2, 1) px, and what is left."""
@@ -472,91 +495,6 @@ class EquivariantDDPAE(nn.Module):
         """Tracks px as the forecast sees them, about -1 to 1."""
         track = track.round() if self.whole_pixels else track
         return (track + centre - self.size / 2) / self.unit
-
-
-class _Forecast(nn.Module):
-    """K coming positions of an axis from T, both axes by the same network.
-
-    Each axis is mirrored so that the last motion is toward +, which makes forecasts equivariant
-    to mirroring, and to swapping the axes.
-
-    Args:
-        t_in: T.
-        t_out: K.
-        width: Of the hidden layers.
-        pixel: What positions are rounded to; 0 if they are not.
-    """
-
-    ago: Tensor
-    pairs: Tensor
-    ends: Tensor
-
-    def __init__(self, t_in: int, t_out: int, width: int, pixel: float) -> None:
-        super().__init__()
-        self.t_in, self.t_out, self.pixel = t_in, t_out, pixel
-        self.net = nn.Sequential(
-            *(nn.Linear(3 * (t_in - 1) + 4 * (t_in - 2) + 5, width), nn.SiLU()),
-            *(nn.Linear(width, width), nn.SiLU()),
-            *(nn.Linear(width, width), nn.SiLU()),
-            nn.Linear(width, 2 * t_out + 1),
-        )
-        self.register_buffer("ago", torch.arange(t_in - 1, 0, -1.0), persistent=False)
-        pairs = torch.triu_indices(t_in, t_in, 1).flip(-1)
-        self.register_buffer("pairs", pairs, persistent=False)
-        ends = [k * (k + 1) // 2 - 1 for k in range(2, t_in)]
-        self.register_buffer("ends", torch.tensor(ends), persistent=False)
-
-    def forward(self, past: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of positions (..., 2, T) and what rounding left of them (..., 2, 1).
-
-        Returns:
-            Means and standard deviations of the coming positions, (..., 2, K), and the share of
-            the variance that is common to all of them, (..., 2, 1).
-        """
-        sign = torch.where(past[..., -1:] < past[..., -3:-2], -1.0, 1.0)
-        place = past * sign
-        # Velocities of each step, and on the way from each frame to the last, about as large as
-        # positions; of the other axis only how fast it moves.
-        step = 5 * place.diff(dim=-1)
-        way = 5 * (place[..., -1:] - place[..., :-1]) / self.ago
-        other = step.flip(-2).abs().sort(-1).values
-        ends = [place[..., -1:], place[..., :1]]
-        ends += [place.amax(-1, keepdim=True), place.amin(-1, keepdim=True), rest * sign]
-        bounds = self._bounds(place)
-        seen = [step, way, other, bounds, bounds.flip(-2).abs(), *ends]
-        out = self.net(torch.cat(seen, -1))
-        mean = sign * (place[..., -1:] + out[..., : self.t_out])
-        # At first as wide as the room, so that no track counts as lost.
-        std = functional.softplus(out[..., self.t_out : -1]) + 1e-3
-        # Away from 0, where the square root has no slope, and from 1, where nothing is left.
-        return mean, std, 0.01 + 0.98 * out[..., -1:].sigmoid()
-
-    def _bounds(self, place: Tensor) -> Tensor:
-        """Middles and widths (..., 2 (T - 2)) of the velocities that the last frames allow.
-
-        Two places rounded to pixels leave the velocity between them a pixel over the time; all
-        pairs of the last 3, 4, ... T frames leave much less. After a bounce nothing is left.
-        """
-        first, second = self.pairs.unbind()
-        time = (second - first).to(place.dtype)
-        slope = (place[..., second] - place[..., first]) / time
-        low, high = slope - self.pixel / time, slope + self.pixel / time
-        # Sorted by their first frame from the last on, so that a set is all pairs up to a place.
-        low = low.cummax(-1).values[..., self.ends]
-        high = high.cummin(-1).values[..., self.ends]
-        return torch.cat([(low + high) * 2.5, (high - low) * 10], -1)
-
-
-def _errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> LowRankMultivariateNormal:
-    """Normal positions (..., K) whose errors correlate by `shared` (..., 1) between any two."""
-    # With validation, positive definiteness would be checked by a decomposition.
-    factor = (std * shared.sqrt())[..., None]
-    return LowRankMultivariateNormal(
-        mean,
-        factor,
-        std.square() * (1 - shared) + 1e-6,
-        validate_args=False,
-    )
 
 
 def _blurred(objects: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
@@ -592,6 +530,18 @@ def _pose(centre: Tensor, size: int, side: int) -> Tensor:
     """Poses (..., 3) of windows of `side` pixels around centres (..., 2) px, at their own scale."""
     scale = torch.full_like(centre[..., :1], (size - 1) / (side - 1))
     return torch.cat([scale, (size - 2 * centre) / (side - 1)], -1)
+
+
+def _turned(tracks: Tensor) -> Tensor:
+    """Each clip's tracks (R, N, 2, T) in one of the eight ways that a square can be laid."""
+    sign = torch.randint(2, [len(tracks), 1, 2, 1], device=tracks.device) * 2 - 1
+    swap = torch.rand(len(tracks), 1, 1, 1, device=tracks.device) < 0.5
+    return torch.where(swap, tracks.flip(-2), tracks) * sign
+
+
+def _shown(objects: Tensor) -> Tensor:
+    """Which objects (B, N, C, s, s) can be seen, (B, N)."""
+    return objects.flatten(2).amax(-1) > 0.5
 
 
 def _cover(drawn: Tensor) -> Tensor:
