@@ -71,11 +71,13 @@ def _add_data(data: argparse.ArgumentParser) -> None:
         "get",
         help="fetch a dataset and verify it",
         description="Fetches the pinned release of a dataset, checks every byte of it, and puts "
-        "it\nunder the root. Nothing is left behind if it fails. A second call only verifies.",
+        "it\nunder the root, or simulates the balls. Nothing is left behind if it fails. A second "
+        "call\nonly verifies.",
         epilog="""examples:
   vidreason data get jaad --root data/jaad
   vidreason data get jaad --root data/jaad --from JAAD-7712f55.tar.gz
   vidreason data get mnist --root data/mnist --from FOLDER-OF-IDX-FILES
+  vidreason data get balls --root data/balls
 
 With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.""",
     )
@@ -113,7 +115,7 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
     windows.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
 
     for name, verb in {"get": get, "check": check, "windows": windows}.items():
-        datasets = ("jaad", "mnist") if name == "get" else ("jaad",)
+        datasets = ("jaad", "mnist", "balls") if name == "get" else ("jaad",)
         verb.add_argument("dataset", choices=datasets)
         verb.add_argument(
             "--root", type=Path, metavar="DIR", help="its folder ($VIDREASON_DATA/DATASET)"
