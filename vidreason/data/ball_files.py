@@ -278,11 +278,9 @@ def _world(source: Path, worlds: set[tuple[float, float]], lowest: float) -> tup
 def _read_npy(path: Path) -> Balls:
     """(scenes, frames, balls, 4): x, y in px of a world of 800 x 800, mass, sizemul."""
     try:
-        states = np.load(path, mmap_mode="r", allow_pickle=False)
+        states = np.lib.format.open_memmap(path, mode="r")
     except _DAMAGE as error:
         raise DataError(path, f"cannot be read as an array ({error})", _AGAIN) from None
-    if not isinstance(states, np.ndarray):
-        raise DataError(path, "is an archive, not an array", "name it .npz")
     if states.dtype.kind != "f" or states.shape[3:] != (4,) or not states.size:
         problem = f"{states.dtype} {states.shape}, expected floats (scenes, frames, balls, 4)"
         raise DataError(path, problem, _FORMATS)
@@ -295,10 +293,10 @@ def _read_npy(path: Path) -> Balls:
 def _read_npz(path: Path) -> Balls:
     needed, arrays = {"positions", "radii", "masses", "box"}, {}
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError(path, "is an array, not an archive", "name it .npy")
-        with archive as file:
+        with path.open("rb") as stream:  # numpy leaves open what it cannot read
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise DataError(path, "is an array, not an archive", "name it .npy")
             if missing := needed - set(file.files):
                 raise DataError(path, f"has no {', '.join(sorted(missing))}", _FORMATS)
             for key in needed | ({"velocities"} & set(file.files)):
@@ -334,7 +332,7 @@ def _read_hdf5(path: Path, file: Path, split: str) -> Balls:
                 raise DataError(path, f"holds several splits, {', '.join(group)}", mend)
             problem = "has neither positions, sizes and imgs nor groups"
             raise DataError(path, problem, _FORMATS)
-    except (OSError, RuntimeError, KeyError, MemoryError) as error:
+    except (*_DAMAGE, TypeError) as error:
         raise DataError(path, f"cannot be read as HDF5 ({error})", _AGAIN) from None
 
 
@@ -375,7 +373,7 @@ def _read_rnem(path: Path, groups: Any) -> Balls:
     parts = []
     for start in range(0, scenes, 16):
         ids = groups[:, start : start + 16, ..., 0].swapaxes(0, 1).reshape(-1, high * wide)
-        if not ((ids >= 0) & (ids <= _MOST_GROUPS) & (ids % 1 == 0)).all():
+        if not ((ids >= 0) & (ids <= _MOST_GROUPS) & (ids == np.floor(ids))).all():
             problem = f"groups are no whole numbers from 0 to {_MOST_GROUPS}"
             raise DataError(path, problem, _FORMATS, f"scenes from {start}")
         ids = ids.astype(np.int64) + np.arange(len(ids))[:, None] * (_MOST_GROUPS + 1)

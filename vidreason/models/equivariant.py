@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import pyro
 import torch
-from pyro.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal
+from pyro.distributions import MultivariateNormal, MultivariateStudentT, Normal
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn import functional
@@ -23,7 +23,6 @@ SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
 _CELL = 4  # pixels between the places that the scout scores
 _STRAY = 5.0  # pixels from where the scout expects a component, standard deviation
 _REACH = 3  # pixels that the matched filter looks around
-_FREEDOM = 3.0  # of Student's t
 _DRIFT = 2.0  # pixels that the scout may be wrong by, standard deviation
 _ROOT = math.sqrt(2 * math.pi)
 
@@ -47,9 +46,11 @@ class EquivariantDDPAE(nn.Module):
 
     - content z ~ N(0, 1), a map, decoded once to an object o of `window` pixels a side;
     - track: T positions a priori with constant velocity up to normal accelerations, then K
-      positions, per axis normal around a forecast from the first T, with errors of one sign (a
-      low-rank covariance): a velocity misjudged stays misjudged. Forecasts, their spread and the
-      accelerations are learned. A component may be forecast by itself, or from all;
+      positions, per axis around a forecast from the first T under Student's t, which lets the few
+      components that lost their object neither widen the spread for all nor drown what others
+      have to say; errors are mostly of one sign: a velocity misjudged stays misjudged. Forecasts,
+      their spread and the accelerations are learned. A component may be forecast by itself, or
+      from all;
     - x_t ~ N(1 - prod_i (1 - o_i pasted at its position), 0.3²), which is close to the brighter of
       the two where objects overlap.
 
@@ -264,9 +265,7 @@ class EquivariantDDPAE(nn.Module):
 
         Means and spreads learn from each position by itself, what errors share from the whole: a
         forecast that may err by much in one direction would be slow to mend just that.
-        Both as under Student's t of few degrees of freedom: the few components that lost their
-        object would else widen the spread for all. Where nothing was seen yet, what is remembered
-        is an object at rest in the middle.
+        Where nothing was seen yet, what is remembered is an object at rest in the middle.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
         count = max(1, self.replay // math.prod(self.scene))
@@ -276,11 +275,8 @@ class EquivariantDDPAE(nn.Module):
         shown = ~chosen[..., 0, 0].isnan()
         past, future, rest = chosen.nan_to_num().split([self.t_in, self.t_out, 1], -1)
         mean, std, shared = self.forecast(past, rest, shown)
-        square = ((future - mean) / std).square().sum(-1)
-        freedom = _FREEDOM + self.t_out
-        alone = -std.log().sum(-1) - freedom / 2 * torch.log1p(square / _FREEDOM)
-        weight = freedom / (_FREEDOM + square.detach())
-        together = weight * errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
+        alone = errors_alike(mean, std, torch.zeros_like(shared)).log_prob(future)
+        together = errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
         return -(alone + together).sum(-1)[shown].mean()
 
     @torch.no_grad()
@@ -296,8 +292,8 @@ class EquivariantDDPAE(nn.Module):
         self._check(frames, self.t_in, self.t_in, t_out)
         found = self._infer(frames)[-1]
         objects = self._objects(found.content[0])
-        future = self._future(found.track, objects, t_out)
-        mean, std = future.mean[..., :t_out], future.variance.sqrt()[..., :t_out]
+        mean, std, _ = self._forecast(found.track, objects, t_out)
+        mean, std = mean[..., :t_out], std[..., :t_out]
         track = torch.cat([found.track, mean], -1)
         seen = self._draw(objects, found.track)
         coming = _blurred(objects, mean, std, self.size)
@@ -325,7 +321,7 @@ class EquivariantDDPAE(nn.Module):
         for _ in range(samples):
             objects = self._objects(torch.normal(*found.content))
             track = found.track + self.log_std[0].exp() * torch.randn_like(found.track)
-            future = self._future(track, objects, t_out).sample()[..., :t_out]
+            future = errors_alike(*self._forecast(track, objects, t_out)).sample()[..., :t_out]
             futures.append(_cover(self._draw(objects, future)))
         return torch.stack(futures)
 
@@ -474,13 +470,18 @@ class EquivariantDDPAE(nn.Module):
         centre = torch.full_like(std, self.size / 2)
         return MultivariateNormal(centre, scale_tril=lower * std, validate_args=False)
 
-    def _future(self, past: Tensor, objects: Tensor, steps: int = 0) -> LowRankMultivariateNormal:
-        """Prior of K or more positions (B, N, 2, K) after T, px, of components of these looks."""
+    def _future(self, past: Tensor, objects: Tensor) -> MultivariateStudentT:
+        """Prior of K positions (B, N, 2, K) after T, px, of components of these looks."""
+        return errors_alike(*self._forecast(past, objects))
+
+    def _forecast(
+        self, past: Tensor, objects: Tensor, steps: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Means and spreads px of K or more positions, and what errors share."""
         whole, rest = self._centre(objects)
         place = self._normal(past, whole)
         mean, std, shared = self.forecast(place, rest, _shown(objects), max(steps, self.t_out))
-        mean = mean * self.unit + self.size / 2 - whole
-        return errors_alike(mean, std * self.unit, shared)
+        return mean * self.unit + self.size / 2 - whole, std * self.unit, shared
 
     def _centre(self, objects: Tensor) -> tuple[Tensor, Tensor]:
         """Where the objects' centres are from their middles, (B, N, 2, 1) px, and what is left."""

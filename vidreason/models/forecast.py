@@ -1,10 +1,11 @@
 """Forecasts of where components will be from where they were."""
 
 import torch
-from pyro.distributions import LowRankMultivariateNormal
+from pyro.distributions import MultivariateStudentT
 from torch import Tensor, nn
 from torch.nn import functional
 
+_FREEDOM = 3.0  # degrees, of Student's t
 _FASTER = 5.0  # a step of a few pixels is about as large as a position then
 
 
@@ -32,8 +33,8 @@ class AxisForecast(nn.Module):
             *(nn.Linear(3 * (t_in - 1) + 4 * (t_in - 2) + 5, width), nn.SiLU()),
             *(nn.Linear(width, width), nn.SiLU()),
             *(nn.Linear(width, width), nn.SiLU()),
-            nn.Linear(width, 2 * t_out + 1),
         )
+        self.head, self.common = nn.Linear(width, 2 * t_out), nn.Linear(width, 1)
         self.register_buffer("ago", torch.arange(t_in - 1, 0, -1.0), persistent=False)
         pairs = torch.triu_indices(t_in, t_in, 1).flip(-1)
         self.register_buffer("pairs", pairs, persistent=False)
@@ -66,12 +67,9 @@ class AxisForecast(nn.Module):
         ends += [place.amax(-1, keepdim=True), place.amin(-1, keepdim=True), rest * sign]
         bounds = self._bounds(place)
         seen = [step, way, other, bounds, bounds.flip(-2).abs(), *ends]
-        out = self.net(torch.cat(seen, -1))
-        mean = sign * (place[..., -1:] + out[..., : self.t_out])
-        # At first as wide as the room, so that no track counts as lost.
-        std = functional.softplus(out[..., self.t_out : -1]) + 1e-3
-        # Away from 0, where the square root has no slope, and from 1, where nothing is left.
-        return mean, std, 0.01 + 0.98 * out[..., -1:].sigmoid()
+        state = self.net(torch.cat(seen, -1))
+        ahead, raw = self.head(state).chunk(2, -1)
+        return sign * (place[..., -1:] + ahead), _spread(raw), _share(self.common, state)
 
     def _bounds(self, place: Tensor) -> Tensor:
         """Middles and widths (..., 2 (T - 2)) of the velocities that the last frames allow.
@@ -89,16 +87,33 @@ class AxisForecast(nn.Module):
         return torch.cat([(low + high) * _FASTER / 2, (high - low) * 10], -1)
 
 
-def errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> LowRankMultivariateNormal:
-    """Normal positions (..., K) whose errors correlate by `shared` (..., 1) between any two."""
+def _spread(raw: Tensor) -> Tensor:
+    """Standard deviations, at first as wide as the room, so that no track counts as lost."""
+    return functional.softplus(raw) + 1e-3
+
+
+def _share(head: nn.Linear, state: Tensor) -> Tensor:
+    """What errors share, learned beside what the state is for, without a say in it.
+
+    It stays away from 0, where the square root has no slope, and from 1, where nothing is left.
+    """
+    return 0.01 + 0.98 * head(state.detach()).sigmoid()
+
+
+def errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> MultivariateStudentT:
+    """Positions (..., K) under Student's t, errors of any two of which correlate by `shared`.
+
+    Args:
+        mean: (..., K).
+        std: Scale of the law, (..., K).
+        shared: (..., 1).
+    """
+    factor = std * shared.sqrt()
+    own = std.square() * (1 - shared) + 1e-6
+    scale = factor[..., None] * factor[..., None, :] + own.diag_embed()
+    freedom = std.new_full(std.shape[:-1], _FREEDOM)
     # With validation, positive definiteness would be checked by a decomposition.
-    factor = (std * shared.sqrt())[..., None]
-    return LowRankMultivariateNormal(
-        mean,
-        factor,
-        std.square() * (1 - shared) + 1e-6,
-        validate_args=False,
-    )
+    return MultivariateStudentT(freedom, mean, torch.linalg.cholesky(scale), validate_args=False)
 
 
 class RelationalForecast(nn.Module):
@@ -157,7 +172,7 @@ class RelationalForecast(nn.Module):
         # Mean of the last two steps, and what the network knows better.
         velocity = motion[..., -2:].mean(-1) + out[..., 2:4]
         state, places, spreads = out[..., 4:], [], []
-        common = self.common(state)[..., None]
+        shared = _share(self.common, state)[..., None]
         count = past.shape[-3]
         heard = ~torch.eye(count, dtype=torch.bool, device=past.device)
         if shown is not None:
@@ -177,7 +192,4 @@ class RelationalForecast(nn.Module):
             state = state + out[..., 4:]
             places.append(place)
             spreads.append(self.spread(state))
-        mean, raw = torch.stack(places, -1), torch.stack(spreads, -1)
-        # At first as wide as the room, so that no track counts as lost.
-        std = functional.softplus(raw) + 1e-3
-        return mean, std, 0.01 + 0.98 * common.sigmoid()
+        return torch.stack(places, -1), _spread(torch.stack(spreads, -1)), shared
