@@ -2,7 +2,7 @@
 
     python tools/bench.py read  --root data/jaad
     python tools/bench.py model --root data/jaad --config configs/intent/jaad_all.yaml
-    python tools/bench.py step  --batch 64 --threads 1
+    python tools/bench.py step  --batch 64 --config configs/decomposition/balls_reference.yaml
     python tools/bench.py clips --batch 64 --threads 1
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
@@ -24,6 +24,8 @@ from rich.table import Table
 
 from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
 from vidreason.files import data_root
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
@@ -132,8 +134,8 @@ PARTS = (
 )
 
 
-def step(batch: int, runs: int, threads: int) -> None:
-    """Training step of DDPAE, 64 pixels, 10 + 10 frames: as published, fast, and fast with bf16.
+def step(batch: int, runs: int, threads: int, config: Path) -> None:
+    """Training step of the DDPAE of a configuration: as published, fast, and fast with bf16.
 
     The three take turns; a step's time is CPU time of this process, the median of all runs.
     """
@@ -143,10 +145,14 @@ def step(batch: int, runs: int, threads: int) -> None:
     from vidreason.models.ddpae import DDPAE
 
     torch.set_num_threads(threads)
-    frames = torch.rand(batch, 20, 1, 64, 64)
+    read = yaml.safe_load(config.read_text("utf-8"))
+    size = read["data"]["init_args"]["size"]
+    options = {"size": size, **read["model"]["init_args"]["net"]["init_args"]}
+    frames = torch.rand(batch, 20, 1, size, size)
     frames *= torch.rand_like(frames) < 0.1
-    fast = DDPAE()
-    nets = {"as published": PlainDDPAE(), "fast": fast, "fast, bf16 convolutions": DDPAE()}
+    fast = DDPAE(**options)
+    nets = {"as published": PlainDDPAE(**options), "fast": fast}
+    nets["fast, bf16 convolutions"] = DDPAE(**options)
     seconds: dict[str, dict[str, float]] = {}
     optimizers = {}
     for name, net in nets.items():
@@ -182,7 +188,8 @@ def step(batch: int, runs: int, threads: int) -> None:
     for _ in range(runs):
         for name in nets:
             times[name].append(timed(lambda name=name: once(name))[0])
-    table = Table(title=f"batch {batch}, {threads} threads, {runs} runs in turn, ms of CPU time")
+    title = f"{config.stem}, batch {batch}, {threads} threads, {runs} runs in turn, ms of CPU time"
+    table = Table(title=title)
     table.add_column("what")
     for name in nets:
         table.add_column(name, justify="right")
@@ -271,22 +278,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("read", "model", "step", "clips"))
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
-    parser.add_argument("--config", type=Path, default=Path("configs/intent/jaad_all.yaml"))
+    parser.add_argument("--config", type=Path, help="jaad_all, or moving_mnist_reference of step")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    if args.what in ("step", "clips"):
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        {"step": step, "clips": clips}[args.what](args.batch, args.runs, args.threads)
-        return
-    root = args.root or data_root("jaad")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if args.what == "read":
-        read(root, args.runs)
+    if args.what == "clips":
+        clips(args.batch, args.runs, args.threads)
+    elif args.what == "step":
+        config = args.config or CONFIGS / "decomposition" / "moving_mnist_reference.yaml"
+        step(args.batch, args.runs, args.threads, config)
+    elif args.what == "read":
+        read(args.root or data_root("jaad"), args.runs)
     else:
-        model(root, args.config, args.steps)
+        config = args.config or CONFIGS / "intent" / "jaad_all.yaml"
+        model(args.root or data_root("jaad"), config, args.steps)
 
 
 if __name__ == "__main__":
