@@ -317,7 +317,7 @@ def test_pickled_and_damaged_arrays_are_refused(tmp_path):
         assert line(path).startswith("cannot be read as an array (")
     with path.open("wb") as file:
         np.savez(file, x=np.ones(3))
-    assert line(path) == "is an archive, not an array; name it .npz"
+    assert line(path).startswith("cannot be read as an array (the magic string is not correct;")
 
 
 # npz
@@ -592,7 +592,7 @@ PAINTED = painted(scenes=2)[0]
             f"scenes from 0: groups are no whole numbers from 0 to 16; {FORMATS}",
         ),
         (
-            {"groups": PAINTED * np.nan},
+            {"groups": np.where(PAINTED, np.inf, np.nan)},
             f"scenes from 0: groups are no whole numbers from 0 to 16; {FORMATS}",
         ),
         (
@@ -696,6 +696,15 @@ def test_a_pickle_of_stove_is_converted(tmp_path, tool, protocol, kind, order):
     path.write_bytes(pickle.dumps(content, protocol))
     balls = tool.read_stove(path)
     same(balls, y[..., :2] / 10, y[..., 2:] / 10, 0.12, 4, (1, 1), rtol=1e-6)
+
+
+def test_a_pickle_of_an_older_numpy_is_converted(tmp_path, tool):
+    path, content = tmp_path / "x.pkl", pickle.dumps(stove(), 2)
+    older = content.replace(b"cnumpy._core.", b"cnumpy.core.")
+    assert older.count(b"cnumpy.core.") == 1
+    path.write_bytes(older)
+    y = stove()["y"]
+    same(tool.read_stove(path), y[..., :2] / 10, y[..., 2:] / 10, 0.12, 4, (1, 1))
 
 
 def test_the_converter_writes_what_is_read(tmp_path):

@@ -278,7 +278,7 @@ def _world(source: Path, worlds: set[tuple[float, float]], lowest: float) -> tup
 def _read_npy(path: Path) -> Balls:
     """(scenes, frames, balls, 4): x, y in px of a world of 800 x 800, mass, sizemul."""
     try:
-        states = np.lib.format.open_memmap(path, mode="r")
+        states: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except _DAMAGE as error:
         raise DataError(path, f"cannot be read as an array ({error})", _AGAIN) from None
     if states.dtype.kind != "f" or states.shape[3:] != (4,) or not states.size:
