@@ -528,14 +528,14 @@ def test_gswm_is_read_in_widths_of_its_frames(tmp_path, suffix):
     same(read_balls(hdf5(tmp_path / f"y{suffix}", content)), *balls)
 
 
-def painted(frames=4, scenes=18, side=48, seed=0):
+def painted(frames=4, scenes=17, side=48, seed=0):
     """R-NEM's pixels, painted one by one: groups (T, M, S, S, 1), centres and radii in px."""
     rng = np.random.default_rng(seed)
     groups = np.zeros((frames, scenes, side, side, 1), np.float32)
     centres = np.full((scenes, frames, 3, 2), np.nan)
     radii = np.full((scenes, 3), np.nan)
     for scene in range(scenes):
-        for ball in range(2 + (scene == 17)):
+        for ball in range(2 + (scene == 16)):
             radii[scene, ball] = radius = rng.uniform(4, 6)
             start = np.array([7 + 15 * ball, rng.uniform(8, 20)])
             for frame in range(frames):
@@ -564,8 +564,8 @@ def test_rnem_gives_centres_and_areas_of_its_groups(tmp_path):
     np.testing.assert_allclose(np.nanmean(balls.positions * 48 - centres, (0, 1, 2)), 0, atol=0.03)
     np.testing.assert_array_equal(balls.masses, np.where(np.isnan(radii), np.nan, 1))
     np.testing.assert_array_equal(balls.velocities[:, 0], balls.velocities[:, 1])
-    y, x = np.mean(np.argwhere(groups[2, 17, ..., 0] == 3) + 0.5, 0)  # one, the slow way
-    np.testing.assert_allclose(balls.positions[17, 2, 2] * 48, (x, y))
+    y, x = np.mean(np.argwhere(groups[2, 16, ..., 0] == 3) + 0.5, 0)  # one, the slow way
+    np.testing.assert_allclose(balls.positions[16, 2, 2] * 48, (x, y))
 
 
 def hidden(groups):
