@@ -15,6 +15,7 @@ from vidreason.data.clips import MovingMNISTData
 from vidreason.decompose import DecomposeTask
 from vidreason.errors import DataError
 from vidreason.models import DDPAE, EquivariantDDPAE
+from vidreason.train import load_run
 
 NET = {
     "class_path": "EquivariantDDPAE",
@@ -64,6 +65,7 @@ def test_a_run_scores_predicts_and_draws(config, tmp_path, capsys):
     assert cli.main(["test", "--run", str(folder)]) == 0
     assert "separated" in capsys.readouterr().out
     found = json.loads((folder / "test.json").read_text())
+    assert found["tested"] == {"clips": 10, "counts": [2], "size": 32, "length": 6, "channels": 1}
     assert len(found["model"]["mse_by_frame"]) == 2
     assert np.isclose(np.mean(found["model"]["mse_by_frame"]), found["model"]["mse"], atol=1e-3)
     assert cli.main(["predict", "--run", str(folder)]) == 0
@@ -172,7 +174,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(config, tmp_pat
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"data": {"size": 34}}, "model.net.size: 34 is no multiple of 4"),
+        ({"data": {"size": 34}}, "data.size: 34 is no multiple of 4"),
         ({"lr": 0.0}, "model.lr: 0.0 is not within 1e-12 and 1000.0; correct the option"),
         ({"net": {"class_path": "DDPAE"}, "data": {"size": 48}}, "48 is not a power of two"),
         ({"net": {"class_path": "DDPAE", "init_args": {"size": 32}}}, "follows from data.size"),
@@ -196,3 +198,39 @@ def test_clips_that_are_all_input(config, tmp_path, capsys):
 def test_options_out_of_range():
     with pytest.raises(DataError, match="model.average"):
         DecomposeTask(torch.nn.Identity(), average=1.0)
+
+
+def test_a_run_can_be_loaded_and_applied(config, tmp_path):
+    folder = tmp_path / "run"
+    cli.main(["fit", "-c", config(), f"--trainer.default_root_dir={folder}"])
+    cli.main(["predict", "--run", str(folder)])
+    task = load_run(folder)
+    assert not task.training
+    data = MovingMNISTData(**DATA)
+    data.setup("test")
+    frames = next(iter(data.test_dataloader())).frames.float() / 255
+    found = task.decompose(frames[:, :4], 2)
+    tracks = pq.read_table(folder / "tracks.parquet")
+    # What is predicted on the command line is what Python gets: the averaged weights.
+    x = np.asarray(tracks["x"]).reshape(10, 6, 2)[:4]
+    np.testing.assert_allclose(found.positions[..., 0].numpy(), x, atol=1e-3)
+    assert task.sample(frames[:, :4], 2, samples=3).shape == (3, 4, 2, 1, 32, 32)
+    with pytest.raises(DataError, match="frames: are torch.uint8; give floats from 0 to 1"):
+        task.decompose((frames[:, :4] * 255).byte(), 2)
+    with pytest.raises(DataError, match=r"last.ckpt: no such checkpoint"):
+        (folder / "checkpoints" / "last.ckpt").unlink()
+        load_run(folder, "last")
+
+
+def test_a_decomposition_is_not_evaluated_as_intent(config, tmp_path, capsys):
+    folder = tmp_path / "run"
+    cli.main(["fit", "-c", config(), f"--trainer.default_root_dir={folder}"])
+    assert cli.main(["evaluate", str(folder)]) == 1
+    assert "score it with `vidreason test --run`" in capsys.readouterr().err
+    assert not (folder / "tracks.parquet").exists()
+
+
+def test_what_follows_from_an_option_is_called_by_its_name(config, tmp_path, capsys):
+    words = ["fit", "-c", config(), f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    assert cli.main([*words, "--data.size", "50"]) == 1
+    assert "error: data.size: 50 is no multiple of 4" in capsys.readouterr().err

@@ -217,7 +217,7 @@ def test_get_adds_what_is_missing(manifest, tmp_path):
     target = tmp_path / "mnist"
     getting.get("mnist", target)
     (target / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="/no/folder/t10k-images-idx3-ubyte.gz: cannot be fetched"):
+    with pytest.raises(DataError, match="/no/folder: is no folder; give the folder that"):
         getting.get("mnist", target, "/no/folder")
     getting.get("mnist", target)
     assert len(content(target)) == 4

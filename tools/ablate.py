@@ -106,7 +106,7 @@ def experiments(name: str, config: Path) -> dict[str, list[str]]:
 def vidreason(*words: str, threads: int = 1) -> None:
     """Runs the program in a process of its own; stops with what it said if it fails."""
     command = [sys.executable, "-m", "vidreason.cli", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -174,6 +174,8 @@ def main() -> None:
     chosen = {
         label: [*words, *args.options] for label, words in experiments(args.set, config).items()
     }
+    if unknown := set(args.only or ()) - set(chosen):
+        parser.error(f"--only: no {unknown.pop()!r} in this set; choose from {', '.join(chosen)}")
     if args.only:
         chosen = {label: chosen[label] for label in args.only}
     base = args.out / (args.set if args.set == "results" else f"{args.set}-{config.stem}")

@@ -7,12 +7,14 @@ what whole pixels hide of the motion is unknown to it.
 """
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.table import Table
 
 from vidreason.clip_baselines import table
 from vidreason.data.clips import MovingMNISTData
+from vidreason.errors import DataError
 
 
 def main() -> None:
@@ -39,4 +41,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DataError as error:
+        sys.exit(f"error: {error}")

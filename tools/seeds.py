@@ -44,7 +44,7 @@ def train(
                 [sys.executable, "-m", "vidreason.cli", *verb, *quiet],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env={"OMP_NUM_THREADS": str(threads)} | os.environ,
             )
             try:
                 if status := process.wait(timeout=max(0.0, end - time.monotonic())):
@@ -85,6 +85,8 @@ def main() -> int:
         "--pass", dest="options", nargs=argparse.REMAINDER, default=[], help="options of fit; last"
     )
     args = parser.parse_args()
+    if not args.config.is_file():
+        parser.error(f"{args.config}: no such file; name one of configs/decomposition")
     end = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
     folders = [args.out / f"{args.config.stem}_s{seed}" for seed in args.seeds]
@@ -97,8 +99,10 @@ def main() -> int:
         states = [job.result() for job in jobs]
     done = [folder for folder, state in zip(folders, states, strict=True) if not state]
     for folder, state in zip(folders, states, strict=True):
-        if state == UNFINISHED:
+        if state == UNFINISHED and (folder / "checkpoints" / "last.ckpt").exists():
             print(f"{folder}: stopped in time; the same command goes on")
+        elif state == UNFINISHED:
+            print(f"{folder}: stopped before its first epoch ended; give more --minutes")
         elif state:
             print(f"{folder}: exit status {state}, see {folder}.log")
     if done:

@@ -175,6 +175,21 @@ class DecomposeTask(pl.LightningModule):
         """Sets the clock."""
         self.seconds = float(checkpoint["seconds"])
 
+    def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
+        """Takes clips apart with the weights that are judged, which are averages as a rule.
+
+        Args:
+            frames: The input frames, (B, T, C, S, S) in [0, 1].
+            t_out: Frames to predict.
+        """
+        net: Any = self.averaged.module
+        return net.decompose(frames, t_out)
+
+    def sample(self, frames: Tensor, t_out: int, samples: int) -> Tensor:
+        """Futures, (samples, B, t_out, C, S, S) in [0, 1], with these weights; see `decompose`."""
+        net: Any = self.averaged.module
+        return net.sample(frames, t_out, samples)
+
     def on_validation_start(self) -> None:
         """Starts the scores of the model."""
         self._start("model")
@@ -218,13 +233,15 @@ class DecomposeTask(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Prints the scores and writes them to `test.json` in the folder of the run."""
         found = {name: self._found(name) for name in self.scores}
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        tested = {"clips": int(self.scores["model"].clips), **data.options}
         path = Path(self.trainer.default_root_dir) / "test.json"
         plain = {
             name: {key: np.round(value.tolist(), 4).tolist() for key, value in row.items()}
             for name, row in found.items()
         }
         with write_atomic(path) as temporary:
-            temporary.write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
+            temporary.write_text(json.dumps({"tested": tested, **plain}, indent=1) + "\n", "utf-8")
         if self.trainer.is_global_zero:
             Console().print(_table(found))
             print(path)
@@ -271,6 +288,7 @@ class DecomposeTask(pl.LightningModule):
         path = folder / "tracks.parquet"
         with write_atomic(path) as temporary:
             pq.write_table(table, temporary)
+        print(folder / "filmstrips")
         return path
 
     def _check_length(self, length: int) -> None:
@@ -287,9 +305,8 @@ class DecomposeTask(pl.LightningModule):
 
     def _decompose(self, clip: Clip) -> tuple[Tensor, Decomposition]:
         frames = clip.frames.float() / 255
-        net: Any = self.averaged.module
         seen = frames[:, : self.input_frames]
-        return frames, net.decompose(seen, frames.shape[1] - self.input_frames)
+        return frames, self.decompose(seen, frames.shape[1] - self.input_frames)
 
     def _score(self, name: str, clip: Clip, decomposition: Decomposition) -> None:
         t_in = self.input_frames

@@ -108,6 +108,10 @@ def _locate(path: Path, root: Path | None) -> Path:
         if not (path / "checkpoints").is_dir():
             problem = f"holds neither {file.name} nor checkpoints"
             raise DataError(path, problem, "give the folder of a run, or a predictions file")
+        config = path / "config.yaml"
+        if config.is_file() and "DecomposeTask" in config.read_text("utf-8"):
+            mend = "score it with `vidreason test --run`"
+            raise DataError(path, "is a decomposition, not a forecast of intent", mend)
         # Imported here: it takes seconds, and finished predictions need none of it.
         train = importlib.import_module("vidreason.train")
         data = ["--data.root", str(root)] if root else []

@@ -60,7 +60,8 @@ def data_root(dataset: str) -> Path:
     raise DataError(
         "--root",
         "is not given and VIDREASON_DATA is not set",
-        f"give `--root DIR`, or set VIDREASON_DATA to the folder that holds `{dataset}/`",
+        "set VIDREASON_DATA to the folder that holds "
+        f"`{dataset}/`, or give that: `--root DIR`, in training `--data.root DIR`",
     )
 
 

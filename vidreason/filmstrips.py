@@ -147,8 +147,9 @@ def draw_curves(path: Path, metrics_csv: Path) -> None:
         axes.set_xlabel("clips seen")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
-        if name != "train/loss":
-            axes.set_ylim(0, 1.02 if name == "val/separated" else None)
+        finite = y[np.isfinite(y)]
+        if name != "train/loss" and len(finite):
+            axes.set_ylim(0, 1.02 if name == "val/separated" else 1.05 * finite.max() or 1)
     with write_atomic(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
 

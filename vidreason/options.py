@@ -43,6 +43,15 @@ LINKS: dict[str, tuple[str | tuple[str, ...], Any]] = {
 }
 """Options that follow from others, by a function or as they are; without `init_args`."""
 
+
+def named(source: str) -> str:
+    """What a linked option is called by those who set it; other names as they are."""
+    if source not in LINKS:
+        return source
+    given = LINKS[source][0]
+    return " and ".join([given] if isinstance(given, str) else given)
+
+
 _BASES = (pl.LightningModule, pl.LightningDataModule, nn.Module)
 _HELP = "see `vidreason fit --help`"
 # A union's complaint holds one complaint for each member; these lines of it say nothing.
@@ -140,6 +149,7 @@ class Parser(LightningArgumentParser):
         if found := re.search(r"^Expected an? (.+?)(?:\. Got value: (.*))?$", last):
             value = found[2] or message.rpartition("Given value: ")[2]
             kind = re.sub(r"<class '(\w+)'>", r"\1", found[1]).replace("typing.Literal", "one of ")
+            kind = kind.replace("<class 'collections.abc.Sequence'>", "a list, such as [1, 2]")
             return key, f"is {value!r}", f"expected {kind}"
         if found := re.search("arguments are required: (.*)", last):
             return found[1], "is missing", "give a configuration with -c FILE"

@@ -26,16 +26,18 @@ from vidreason.files import write_atomic
 _LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard"}
 
 
-def checkpoint_path(folder: Path, name: str) -> Path:
+def checkpoint_path(folder: Path, name: str, mend: str = "") -> Path:
     """Where the checkpoint `best` or `last` of a run lies; any other name is a file.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, and what to do about it.
     """
     own = name in ("best", "last")
     path = folder / "checkpoints" / f"{name}.ckpt" if own else Path(name)
     if not path.is_file():
-        raise DataError(path, "no such checkpoint", "fit first, or give another --ckpt_path")
+        raise DataError(
+            path, "no such checkpoint", mend or "fit first, or give another --ckpt_path"
+        )
     return path
 
 
@@ -229,6 +231,12 @@ class RunFolder(Checkpoint):
             self.best = score
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt")
         trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says what was reached, and where it lies."""
+        if self.best is not None and trainer.is_global_zero:
+            best = self.folder / "checkpoints" / "best.ckpt"
+            print(f"best {pl_module.monitor} {self.best:.4g}: {best}")
 
     def _add_row(self, row: dict[str, Any]) -> None:
         path = self.folder / "metrics.csv"

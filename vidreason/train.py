@@ -27,7 +27,7 @@ import vidreason.decompose
 import vidreason.intent
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.errors import DataError
-from vidreason.options import LINKS, Parser, refuse_linked
+from vidreason.options import LINKS, Parser, named, refuse_linked
 from vidreason.runs import CheckpointFiles, RunFolder, check_free, checkpoint_path
 
 # Where the data lies and who loads it changes no result; `data.seed` is `seed_everything`.
@@ -113,11 +113,15 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         if (cause := _wrapped(error)) is None:
             raise
-        raise cause from error
+        raise _renamed(cause) from error
+    except DataError as error:
+        raise _renamed(error) from error
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
         if not received:
             raise
-        mend = "; add --resume to continue after the last full epoch" if argv[0] == "fit" else ""
+        mend = ""
+        if argv[0] == "fit":
+            mend = "; with --resume it goes on after the last full epoch, if there was one"
         print(f"stopped by {signal.Signals(received[0]).name}{mend}", file=sys.stderr)
         return 128 + received[0]
     finally:
@@ -131,6 +135,11 @@ def _wrapped(error: BaseException | None) -> DataError | None:
     while error is not None and not isinstance(error, DataError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _renamed(error: DataError) -> DataError:
+    """The error with the name of the option that was given, not of one that follows from it."""
+    return DataError(named(error.source), error.problem, error.mend, error.place)
 
 
 def _expand(argv: list[str]) -> list[str]:
@@ -218,7 +227,7 @@ class _CLI(LightningCLI):
         if self.subcommand != "fit":
             self.checkpoint = checkpoint_path(self.folder, self.options["ckpt_path"])
         elif self.options["resume"]:
-            self.checkpoint = checkpoint_path(self.folder, "last")
+            self.checkpoint = checkpoint_path(self.folder, "last", "start without --resume")
         else:
             check_free(self.folder)
 
@@ -263,6 +272,32 @@ class _CLI(LightningCLI):
         batches = self.trainer.predict(model, datamodule=datamodule, ckpt_path=self.checkpoint)
         write: Callable[..., Path] = model.write_predictions  # type: ignore[assignment]
         print(write(self.folder, batches, datamodule, self.made_with))
+
+
+class _Loader(_CLI):
+    """Builds a run's classes and stops there."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        read = self.trainer.strategy.checkpoint_io.load_checkpoint(str(self.checkpoint))
+        self.model.load_state_dict(read["state_dict"])
+
+
+def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule:
+    """The trained task of a run, to be applied from Python.
+
+    Args:
+        folder: Of the run.
+        checkpoint: `best`, `last`, or a file.
+
+    Returns:
+        The task with its weights, in evaluation mode; `DecomposeTask.decompose` and `.sample`.
+
+    Raises:
+        DataError: No run, or a checkpoint that cannot be used.
+    """
+    quiet = "--trainer.enable_progress_bar=false"
+    words = ["validate", "--run", str(folder), "--ckpt_path", checkpoint, quiet]
+    return _Loader(_expand(words), "").model.eval()
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

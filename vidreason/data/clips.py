@@ -91,6 +91,8 @@ class MovingMNISTData(pl.LightningDataModule):
         if test_file and (tuple(digits), size, length, channels) != ((2,), 64, 20, 1):
             problem = "is of 2 digits, 64 pixels, 20 frames and 1 channel, unlike the options"
             raise DataError("data.test_file", problem, "correct the options, or leave it empty")
+        if test_file and not Path(test_file).is_file():
+            raise DataError("data.test_file", f"{test_file} is no file", "correct the path")
         self.root, self.source = root, source
         self.options = {"counts": digits, "size": size, "length": length, "channels": channels}
         self.length, self.batch_size, self.workers, self.seed = length, batch_size, workers, seed

@@ -104,6 +104,9 @@ def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
             missing.append(name)
     if not missing:
         return
+    if "://" not in source and not Path(source).is_dir():
+        mend = f"give the folder that has {', '.join(missing)}"
+        raise DataError(source, "is no folder", mend)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
         for name in missing:

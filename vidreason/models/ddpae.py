@@ -240,6 +240,8 @@ class DDPAE(nn.Module):
 
     def _states(self, frames: Tensor, t_out: int) -> tuple[Tensor, Tensor]:
         """Hidden states for the input frames, (B, T, N, H), and for the coming ones."""
+        if not frames.is_floating_point():
+            raise DataError("frames", f"are {frames.dtype}", "give floats from 0 to 1")
         expected = (self.channels, self.size, self.size)
         if frames.dim() != 5 or frames.shape[2:] != expected or min(frames.shape[1], t_out) < 1:
             problem = f"shape {tuple(frames.shape)}, {t_out} to predict"

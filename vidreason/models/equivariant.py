@@ -326,6 +326,8 @@ class EquivariantDDPAE(nn.Module):
         return torch.stack(futures)
 
     def _check(self, frames: Tensor, length: int, t_in: int, t_out: int = 1) -> None:
+        if not frames.is_floating_point():
+            raise DataError("frames", f"are {frames.dtype}", "give floats from 0 to 1")
         expected = (length, self.channels, self.size, self.size)
         most = 10_000 if self.scene else self.t_out
         if frames.shape[1:] != expected or t_in != self.t_in or not 1 <= t_out <= most:
