@@ -208,11 +208,12 @@ def step(batch: int, runs: int, threads: int, config: Path) -> None:
 
 
 def clips(batch: int, runs: int, threads: int) -> None:
-    """Moving MNIST, 20 frames of 64 pixels as bytes: making batches, and loading them."""
+    """Clips of Moving MNIST, 20 frames of 64 pixels as bytes, and states of balls, 60 frames."""
     import numpy as np
     import torch
 
     from vidreason.data.clips import MovingMNISTData
+    from vidreason.data.discs import Discs
     from vidreason.data.mnist import drawn_digits
     from vidreason.data.moving import MovingDigits
 
@@ -234,6 +235,7 @@ def clips(batch: int, runs: int, threads: int) -> None:
 
     calls = {f"making, digits: {digits}": made(digits) for digits in (1, 2, 3)}
     calls["loading, digits: 2"] = lambda: [None for _ in loader]
+    calls["simulating, balls: 4"] = lambda: Discs().states(np.arange(count))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():  # warms up
         call()
