@@ -139,6 +139,8 @@ def _wrapped(error: BaseException | None) -> DataError | None:
 
 def _renamed(error: DataError) -> DataError:
     """The error with the name of the option that was given, not of one that follows from it."""
+    if "follows from" in error.problem:  # it was given, which is the error
+        return error
     return DataError(named(error.source), error.problem, error.mend, error.place)
 
 
