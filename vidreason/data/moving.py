@@ -104,7 +104,10 @@ class MovingDigits:
         step = max(1, _CACHED // (self.length * self.size**2))
         for start in range(0, len(index), step):
             part = slice(start, start + step)
-            self._draw(frames[part], which[part], corner[part])
+            number = np.arange(which[part].size).reshape(-1, 1, which.shape[1])
+            shown = (which[part] >= 0).reshape(-1, 1, 1)
+            pasted = sheets(self.images[which[part].ravel()] * shown, self.size)
+            paste(frames[part], pasted, number, corner[part])
         there = which >= 0
         middle = self.images.shape[-1] / 2
         position = np.where(there[:, None, :, None], corner + middle, np.nan)
@@ -116,30 +119,40 @@ class MovingDigits:
             torch.from_numpy(index.astype(np.int64)),
         )
 
-    def _draw(self, frames: np.ndarray, which: np.ndarray, corner: np.ndarray) -> None:
-        """Draws frames (B, T, S, S), the brighter over the darker.
 
-        With sheets (S, S) that hold a digit in their top left corner one after another in memory,
-        a frame with the digit at (x, y) is the S * S bytes that begin y * S + x before its sheet:
-        what comes in from the sheet before is black. So a frame is one copy of a fixed size, which
-        numpy makes many times faster than it indexes pixels or rows.
-        """
-        side, size, digits = self.images.shape[-1], self.size, which.shape[1]
-        number = which.T.ravel()
-        sheets = np.zeros((1 + number.size, size, size), np.uint8)
-        sheets[1:, :side, :side] = self.images[number] * (number >= 0)[:, None, None]
-        item = np.dtype(f"V{size * size}")
-        windows = np.lib.stride_tricks.as_strided(
-            np.frombuffer(sheets, item, 1), (number.size * item.itemsize + 1,), (1,)
-        )
-        sheet = 1 + np.arange(number.size).reshape(digits, -1, 1)
-        start = sheet * item.itemsize - corner.transpose(2, 0, 1, 3) @ (1, size)
-        drawn = windows[np.ascontiguousarray(start)].view(np.uint8)
-        drawn, *others = drawn.reshape(digits, *frames.shape)
-        if not others:
-            frames[:] = drawn
-        for other in others:
-            drawn = np.maximum(drawn, other, out=frames)
+def sheets(images: np.ndarray, size: int) -> np.ndarray:
+    """What `paste` takes: images (K, D, D) in the top left corners of (1 + K, S, S), uint8."""
+    side = images.shape[-1]
+    found = np.zeros((1 + len(images), size, size), np.uint8)
+    found[1:, :side, :side] = images
+    return found
+
+
+def paste(frames: np.ndarray, sheets: np.ndarray, which: np.ndarray, corner: np.ndarray) -> None:
+    """Draws images into frames, the brighter over the darker.
+
+    With sheets that hold an image in their top left corner one after another in memory, a frame
+    with the image at (x, y) is the S * S bytes that begin y * S + x before its sheet: what comes in
+    from the sheet before is black. So a frame is one copy of a fixed size, which numpy makes many
+    times faster than it indexes pixels or rows.
+
+    Args:
+        frames: (B, T, S, S) uint8, overwritten.
+        sheets: Of K images.
+        which: Number of the image, (B, T or 1, N).
+        corner: Top left pixels (B, T, N, 2), x and y, from 0; images lie inside the frame.
+    """
+    size = frames.shape[-1]
+    item = np.dtype(f"V{size * size}")
+    count = (len(sheets) - 1) * item.itemsize + 1
+    windows = np.lib.stride_tricks.as_strided(np.frombuffer(sheets, item, 1), (count,), (1,))
+    start = (1 + which) * item.itemsize - corner @ (1, size)
+    drawn = windows[np.ascontiguousarray(start.transpose(2, 0, 1))].view(np.uint8)
+    drawn, *others = drawn.reshape(-1, *frames.shape)
+    if not others:
+        frames[:] = drawn
+    for other in others:
+        drawn = np.maximum(drawn, other, out=frames)
 
 
 def render(digits: Tensor, corner: Tensor, size: int) -> Tensor:
