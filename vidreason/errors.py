@@ -1,5 +1,7 @@
 """The one error a user sees: what is wrong, where, and how to mend it."""
 
+from collections.abc import Sequence
+
 
 class DataError(Exception):
     """Input that cannot be used: a file, an option, a checkpoint.
@@ -41,3 +43,14 @@ def check_ranges(options: str, *values: tuple[str, float, float, float]) -> None
         if not low <= value <= high:
             problem = f"{value} is not within {low} and {high}"
             raise DataError(f"{options}.{name}", problem, "correct the option")
+
+
+def check_choice(option: str, value: object, choices: Sequence[object]) -> None:
+    """Refuses what is none of the choices.
+
+    Raises:
+        DataError: Names the option.
+    """
+    if value not in choices:
+        problem = f"{value!r} is none of {', '.join(map(str, choices))}"
+        raise DataError(option, problem, "correct the option")

@@ -13,16 +13,84 @@ from vidreason.clip import Clip
 from vidreason.data.loading import EpochSampler, loader
 from vidreason.data.mnist import SIDE, drawn_digits, read_digits
 from vidreason.data.moving import MovingDigits, read_official
-from vidreason.errors import DataError, check_ranges
+from vidreason.errors import DataError, check_choice, check_ranges
 from vidreason.files import data_root
 
 Split = Literal["train", "val", "test"]
 # Validation and test clips are the same for every run. Training seeds are below 2**32.
-_SEEDS = {"val": 1 << 40, "test": 2 << 40}
+SEEDS = {"val": 1 << 40, "test": 2 << 40}
 _DRAWN = {"train": (4_000, 1), "val": (500, 2), "test": (500, 3)}  # digits and their seed
 
 
-class MovingMNISTData(pl.LightningDataModule):
+class ClipData(pl.LightningDataModule):
+    """Three splits whose training clips are an endless stream, whatever makes them.
+
+    Args:
+        clips: Number of clips by split; of `train`, in an epoch.
+        length: Frames of a clip, input and predicted.
+        batch_size: Clips in a batch.
+        workers: Processes that make batches.
+        predict_split: Which split `predict` takes.
+    """
+
+    def __init__(
+        self,
+        clips: dict[str, int],
+        length: int,
+        batch_size: int,
+        workers: int,
+        predict_split: Split,
+    ) -> None:
+        super().__init__()
+        check_ranges(
+            "data",
+            ("length", length, 2, 10_000),
+            ("batch_size", batch_size, 1, 100_000),
+            *((f"{'epoch' if k == 'train' else k}_clips", n, 1, 10**9) for k, n in clips.items()),
+            ("workers", workers, 0, 1000),
+        )
+        check_choice("data.predict_split", predict_split, ("train", "val", "test"))
+        self.clips, self.length, self.batch_size = clips, length, batch_size
+        self.workers, self.predict_split = workers, predict_split
+        self.sets: dict[str, Dataset[Clip]] = {}
+
+    def make(self, split: Split) -> Dataset[Clip]:
+        """The clips of a split, to be had by `__getitems__`."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Makes the splits that `stage` needs."""
+        needed: dict[str, tuple[Split, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": (self.predict_split,),
+        }
+        for split in needed[stage]:
+            if split not in self.sets:
+                self.sets[split] = self.make(split)
+
+    def train_dataloader(self) -> DataLoader:
+        """New clips every epoch, in order: they are all different already."""
+        return self._loader("train", EpochSampler(self.clips["train"]))
+
+    def val_dataloader(self) -> DataLoader:
+        """The same clips in the same order, as are the two below."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The split `predict_split`."""
+        return self._loader(self.predict_split)
+
+    def _loader(self, split: str, sampler: Sampler | None = None) -> DataLoader:
+        return loader(self.sets[split], self.batch_size, self.workers, sampler)
+
+
+class MovingMNISTData(ClipData):
     """Moving MNIST as an endless stream of training clips and fixed sets of others.
 
     Training clip i of epoch e is clip e * `epoch_clips` + i of the stream of `seed`, whatever the
@@ -67,27 +135,16 @@ class MovingMNISTData(pl.LightningDataModule):
         seed: int = 0,
         predict_split: Split = "test",
     ) -> None:
-        super().__init__()
+        clips = {"train": epoch_clips, "val": val_clips, "test": test_clips}
+        super().__init__(clips, length, batch_size, workers, predict_split)
         check_ranges(
             "data",
             *(("digits", count, 1, 16) for count in digits or (0,)),
             ("size", size, SIDE, 1024),
-            ("length", length, 2, 10_000),
             ("channels", channels, 1, 16),
-            ("batch_size", batch_size, 1, 100_000),
-            ("epoch_clips", epoch_clips, 1, 10**9),
-            ("val_clips", val_clips, 1, 10**9),
-            ("test_clips", test_clips, 1, 10**9),
-            ("workers", workers, 0, 1000),
             ("seed", seed, 0, 2**32 - 1),
         )
-        for name, choice, choices in (
-            ("source", source, ("mnist", "drawn")),
-            ("predict_split", predict_split, ("train", "val", "test")),
-        ):
-            if choice not in choices:
-                problem = f"{choice!r} is none of {', '.join(choices)}"
-                raise DataError(f"data.{name}", problem, "correct the option")
+        check_choice("data.source", source, ("mnist", "drawn"))
         if test_file and (tuple(digits), size, length, channels) != ((2,), 64, 20, 1):
             problem = "is of 2 digits, 64 pixels, 20 frames and 1 channel, unlike the options"
             raise DataError("data.test_file", problem, "correct the options, or leave it empty")
@@ -95,52 +152,20 @@ class MovingMNISTData(pl.LightningDataModule):
             raise DataError("data.test_file", f"{test_file} is no file", "correct the path")
         self.root, self.source = root, source
         self.options = {"counts": digits, "size": size, "length": length, "channels": channels}
-        self.length, self.batch_size, self.workers, self.seed = length, batch_size, workers, seed
-        self.clips = {"train": epoch_clips, "val": val_clips, "test": test_clips}
-        self.test_file, self.predict_split = test_file, predict_split
-        self.sets: dict[str, Dataset[Clip]] = {}
+        self.test_file, self.seed = test_file, seed
 
-    def setup(self, stage: str) -> None:
-        """Reads the digits of the splits that `stage` needs."""
-        needed: dict[str, tuple[str, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": (self.predict_split,),
-        }
-        for split in needed[stage]:
-            if split in self.sets:
-                continue
-            if split == "test" and self.test_file:
-                self.sets[split] = _Official(read_official(Path(self.test_file)))
-                continue
-            if self.source == "drawn":
-                images, labels = drawn_digits(*_DRAWN[split])
-            else:
-                root = Path(self.root) if self.root else data_root("mnist")
-                images, labels = read_digits(root, split)
-            seed = _SEEDS.get(split, self.seed)
-            made = MovingDigits(images, labels, seed=seed, **self.options)  # type: ignore[arg-type]
-            self.sets[split] = _Clips(made, self.clips[split])
-
-    def train_dataloader(self) -> DataLoader:
-        """New clips every epoch, in order: they are all different already."""
-        return self._loader("train", EpochSampler(self.clips["train"]))
-
-    def val_dataloader(self) -> DataLoader:
-        """The same clips in the same order, as are the two below."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        """The test split."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """The split `predict_split`."""
-        return self._loader(self.predict_split)
-
-    def _loader(self, split: str, sampler: Sampler | None = None) -> DataLoader:
-        return loader(self.sets[split], self.batch_size, self.workers, sampler)
+    def make(self, split: Split) -> Dataset[Clip]:
+        """Reads the digits of a split, or the benchmark's file."""
+        if split == "test" and self.test_file:
+            return _Official(read_official(Path(self.test_file)))
+        if self.source == "drawn":
+            images, labels = drawn_digits(*_DRAWN[split])
+        else:
+            root = Path(self.root) if self.root else data_root("mnist")
+            images, labels = read_digits(root, split)
+        seed = SEEDS.get(split, self.seed)
+        made = MovingDigits(images, labels, seed=seed, **self.options)  # type: ignore[arg-type]
+        return _Clips(made, self.clips[split])
 
 
 class _Clips(Dataset[Clip]):

@@ -1,0 +1,222 @@
+"""`BallsData`: clips of bouncing balls, simulated or from files, drawn when they are asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vidreason.clip import Balls, Clip
+from vidreason.data.ball_files import read_balls
+from vidreason.data.clips import SEEDS, ClipData, Split
+from vidreason.data.discs import Discs
+from vidreason.data.moving import paste, sheets, uniforms
+from vidreason.errors import DataError, check_choice, check_ranges
+
+Look = Literal["disc", "smooth", "soft"]
+_PHASES = 8  # places within a pixel that balls are drawn at, along each axis
+
+
+class Drawing:
+    """Draws balls white on black.
+
+    A box width is S pixels, and the box's corner is half a pixel into the frame, as in DDPAE's
+    data (Hsieh et al. 2018), where coordinates are rounded to numbers of pixels.
+
+    Args:
+        radii: All that occur, box widths.
+        size: Pixels S of a side of the frames.
+        look: `disc`: OpenCV's filled circle around the nearest pixel, its radius rounded down, as
+            in DDPAE; `smooth`: a disc with smooth edges at its place to an eighth of a pixel;
+            `soft`: exp(-(d/r)^8) at distance d there (Sutskever et al., NeurIPS 2008).
+    """
+
+    def __init__(self, radii: np.ndarray, size: int, look: Look = "disc") -> None:
+        self.radii, self.size, self.look = np.unique(radii[~np.isnan(radii)]), size, look
+        self.reach = int(self.radii.max() * size) + 2  # pixels around the one of the centre
+        self.phases = 1 if look == "disc" else _PHASES
+        images = np.concatenate([self._stamps(radius * size) for radius in self.radii])
+        # The margin lets balls reach over the edge. The last image is of no ball.
+        self.sheets = sheets(np.concatenate([images, 0 * images[:1]]), size + 2 * self.reach)
+
+    def _stamps(self, radius: float) -> np.ndarray:
+        """A ball at each place within a pixel, (K, D, D)."""
+        side = 2 * self.reach + 1
+        if self.look == "disc":
+            stamp = np.zeros((side, side), np.uint8)
+            cv2.circle(stamp, (self.reach, self.reach), int(radius), 255, cv2.FILLED)
+            return stamp[None]
+        place = (np.arange(self.phases) + 0.5) / self.phases
+        away = np.arange(side) + 0.5 - self.reach - place[:, None]  # (phase, D)
+        square = away[:, None, :, None] ** 2 + away[None, :, None] ** 2  # (y, x, D, D)
+        if self.look == "soft":
+            light = np.exp(-((square / radius**2) ** 4))
+        else:
+            light = (radius - np.sqrt(square) + 0.5).clip(0, 1)
+        return (255 * light).round().astype(np.uint8).reshape(-1, side, side)
+
+    def positions(self, balls: Balls) -> np.ndarray:
+        """Centres, (M, T, N, 2) px in the convention of `Clip`."""
+        return balls.positions * self.size + 0.5
+
+    def frames(self, balls: Balls) -> np.ndarray:
+        """(M, T, S, S) uint8."""
+        there = ~np.isnan(balls.radii)[:, None]
+        phases = self.phases
+        cell = np.floor(np.nan_to_num(self.positions(balls)) * phases).astype(np.int64)
+        pixel, (x, y) = cell // phases, np.moveaxis(cell % phases, -1, 0)
+        kind = np.searchsorted(self.radii, np.nan_to_num(balls.radii))[:, None]
+        which = np.where(there, (kind * phases + y) * phases + x, len(self.sheets) - 2)
+        shape = (*pixel.shape[:2], *self.sheets.shape[1:])
+        drawn = np.empty(shape, np.uint8)
+        for clip in range(len(drawn)):  # so that they stay in the processor's cache
+            part = slice(clip, clip + 1)
+            paste(drawn[part], self.sheets, which[part], pixel[part])
+        inside = slice(self.reach, self.reach + self.size)
+        return drawn[..., inside, inside]
+
+
+class BallsData(ClipData):
+    """Bouncing balls as an endless stream of training clips and fixed sets of others.
+
+    Training clips are random windows of `trajectories` scenes, the choice a function of the seed
+    and the clip's number; validation and test clips are the first frames of others. The defaults
+    are those of DDPAE (Hsieh et al. 2018), but for its physics engine.
+
+    Args:
+        balls: Balls of a simulated scene.
+        radius: Of each, box widths.
+        gravity: Downward, box widths per frame².
+        trajectories: Training scenes.
+        frames: Frames of a scene, at least `length`.
+        size: Pixels S of a side of the frames.
+        length: Frames of a clip, input and predicted.
+        channels: Channels C, all alike.
+        look: How balls are drawn, see `Drawing`.
+        batch_size: Clips in a batch.
+        epoch_clips: Training clips in an epoch.
+        val_clips: Validation clips.
+        test_clips: Test clips.
+        train_file: Scenes to train on instead of simulated ones, in any form of `read_balls`.
+        val_file: The same for validation.
+        test_file: The same for test.
+        workers: Processes that make batches.
+        seed: Of the training clips.
+        predict_split: Which split `predict` takes.
+
+    Raises:
+        DataError: An option out of range.
+    """
+
+    def __init__(
+        self,
+        balls: int = 4,
+        radius: float = 0.075,
+        gravity: float = 0.0,
+        trajectories: int = 50_000,
+        frames: int = 60,
+        size: int = 128,
+        length: int = 20,
+        channels: int = 1,
+        look: Look = "disc",
+        batch_size: int = 64,
+        epoch_clips: int = 50_000,
+        val_clips: int = 1_000,
+        test_clips: int = 2_000,
+        train_file: str = "",
+        val_file: str = "",
+        test_file: str = "",
+        workers: int = 0,
+        seed: int = 0,
+        predict_split: Split = "test",
+    ) -> None:
+        clips = {"train": epoch_clips, "val": val_clips, "test": test_clips}
+        super().__init__(clips, length, batch_size, workers, predict_split)
+        check_ranges(
+            "data",
+            ("size", size, 16, 1024),
+            ("radius", radius * size, 1, size / 2),
+            ("channels", channels, 1, 16),
+            ("trajectories", trajectories, 1, 10**9),
+            ("frames", frames, length, 1_000_000),
+            ("seed", seed, 0, 2**32 - 1),
+        )
+        check_choice("data.look", look, ("disc", "smooth", "soft"))
+        self.files = {"train": train_file, "val": val_file, "test": test_file}
+        for split, file in self.files.items():
+            if file and not Path(file).exists():
+                raise DataError(f"data.{split}_file", f"{file} does not exist", "correct the path")
+        self.options: dict[str, Any] = {"balls": balls, "radius": radius, "gravity": gravity}
+        Discs(**self.options)  # refuses what is out of range
+        self.options |= {"size": size, "length": length, "channels": channels, "look": look}
+        self.size, self.channels, self.look, self.seed = size, channels, look, seed
+        self.trajectories, self.frames = trajectories, frames
+
+    def make(self, split: Split) -> Dataset[Clip]:
+        """Reads or simulates the scenes of a split."""
+        seed = SEEDS.get(split, self.seed)
+        if file := self.files[split]:
+            balls = read_balls(Path(file))
+            scenes, frames = balls.positions.shape[:2]
+            if frames < self.length:
+                problem = f"scenes of {frames} frames are shorter than data.length {self.length}"
+                raise DataError(file, problem, "set data.length lower")
+            radii = balls.radii
+
+            def states(index: np.ndarray) -> Balls:
+                return Balls._make([*(part[index] for part in balls[:4]), balls.box])
+        else:
+            names = ("balls", "radius", "gravity")
+            options = {name: self.options[name] for name in names}
+            frames = self.frames if split == "train" else self.length
+            discs = Discs(**options, length=frames, seed=seed)
+            states, radii = discs.states, np.array([discs.radius])
+            scenes = self.trajectories if split == "train" else self.clips[split]
+        drawing = Drawing(radii, self.size, self.look)
+        if split != "train":
+            self.clips[split] = min(self.clips[split], scenes)
+        window = (self.seed, scenes, frames) if split == "train" else None
+        return _Scenes(states, drawing, self.clips[split], self.length, self.channels, window)
+
+
+class _Scenes(Dataset[Clip]):
+    """Clips by the batch, as windows of scenes: random ones, or the first frames of each."""
+
+    def __init__(
+        self,
+        states: Callable[[np.ndarray], Balls],
+        drawing: Drawing,
+        clips: int,
+        length: int,
+        channels: int,
+        window: tuple[int, int, int] | None,
+    ) -> None:
+        self.states, self.drawing, self.clips = states, drawing, clips
+        self.length, self.channels, self.window = length, channels, window
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __getitems__(self, index: list[int]) -> Clip:
+        number = np.asarray(index, np.int64)
+        scene, start = number, np.zeros_like(number)
+        if self.window:
+            seed, scenes, frames = self.window
+            choices = np.array([scenes, frames - self.length + 1])
+            scene, start = (uniforms(seed, number, 2) * choices).astype(np.int64).T
+        states = self.states(scene)
+        times = (start[:, None] + np.arange(self.length))[..., None, None]
+        positions = np.take_along_axis(states.positions, times, 1)
+        velocities = np.take_along_axis(states.velocities, times, 1)
+        states = states._replace(positions=positions, velocities=velocities)
+        drawn = torch.from_numpy(self.drawing.frames(states))[:, :, None]
+        labels = np.where(np.isnan(states.radii), -1, 0)
+        return Clip(
+            drawn.expand(-1, -1, self.channels, -1, -1),
+            torch.from_numpy(self.drawing.positions(states).astype(np.float32)),
+            torch.from_numpy(labels),
+            torch.from_numpy(number),
+        )
