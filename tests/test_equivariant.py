@@ -132,7 +132,7 @@ def test_average_picture_is_that_of_many():
 
 def test_components_cover_each_other():
     one, two = torch.tensor([[[0.0, 0.5, 1.0]], [[0.25, 0.5, 0.5]]]).unbind()
-    found = _cover(torch.stack([one, two], 1))
+    found = _cover([one, two])
     assert torch.allclose(found, torch.tensor([[0.25, 0.75, 1.0]]))
 
 

@@ -77,8 +77,8 @@ def learned(forecaster, steps=150):
     start = torch.rand(2000, 2, 2, 1) - 0.5
     pull = 0.1 * (start.flip(1) - start)
     track = start + pull * (torch.arange(8) - 4).clamp(min=0)
-    net.memory[:2000] = torch.cat([track, torch.zeros_like(start)], -1)
-    net.memory[0, 1] = torch.nan  # one that did not show
+    net.memory[:2000] = torch.cat([track, torch.zeros_like(start), torch.ones_like(start)], -1)
+    net.memory[0, 1] = 0.0  # one that did not show
     net.remembered += 2000
     optimizer = torch.optim.Adam(net.forecast.parameters(), 3e-3)
     for _ in range(steps):

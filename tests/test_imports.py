@@ -20,7 +20,7 @@ SOURCES = {name: ast.parse(path.read_bytes(), path.name) for name, path in FILES
 # their `__init__` may be imported from anywhere below.
 LAYERS = [
     {"__init__", "errors", "scene", "clip"},
-    {"files", "store", "features", "metrics", "frame_metrics", "average"},
+    {"files", "store", "features", "metrics", "frame_metrics", "ball_metrics", "average"},
     {"models"},
     {"data"},
     {"intent", "baselines", "predictions", "scores", "evaluate", "plots", "drawings"},
@@ -39,6 +39,7 @@ PURE = {
     "clip": set(),
     "metrics": {"errors"},
     "frame_metrics": {"clip", "errors"},
+    "ball_metrics": {"clip", "frame_metrics"},
     "models": {"models", "features", "scene", "clip", "errors"},
 }
 

@@ -19,12 +19,15 @@ class Clip(NamedTuple):
             object. Never an input of a model.
         labels: (B, N) int64 class of each object; -1 where there is none. Never an input.
         index: (B,) int64 number of the clip in its split.
+        velocities: Of objects with a physical state, at the time of each frame, (B, T, N, 2)
+            float32 px per frame; NaN where there is no object. Never an input.
     """
 
     frames: Tensor
     positions: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]
+    velocities: Tensor | None = None
 
 
 class Decomposition(NamedTuple):

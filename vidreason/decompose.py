@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from vidreason.average import moving_average
+from vidreason.ball_metrics import BallMetrics, constant_velocity
 from vidreason.clip import Clip, Decomposition
 from vidreason.errors import DataError, check_ranges
 from vidreason.files import write_atomic
@@ -86,6 +87,7 @@ class DecomposeTask(pl.LightningModule):
         self.averaged = moving_average(net, average)
         self.monitor, self.monitor_mode = "val/mse", "min"
         self.scores: dict[str, VideoMetrics] = {}
+        self.motion: dict[str, BallMetrics] = {}
         self.reconstruction = MeanMetric()
         self.seconds, self._started = 0.0, 0.0
         self._shown: tuple[Tensor, Decomposition] | None = None
@@ -218,27 +220,34 @@ class DecomposeTask(pl.LightningModule):
             draw_curves(table.with_suffix(".png"), table)
 
     def on_test_start(self) -> None:
-        """Starts the scores of the model and of two that need no training."""
+        """Starts the scores of the model and of some that need no training."""
         self._start("model", "black", "copy last")
 
     def test_step(self, clip: Clip, _: int) -> None:
-        """Scores the mean prediction beside a black frame and the last one seen."""
+        """Scores the mean prediction beside a black frame and the last one seen.
+
+        Where there is a physical state, also beside the true positions, which the published rule
+        compares with rounded ones, and beside going on as the last two of them.
+        """
         frames, decomposition = self._decompose(clip)
         self._score("model", clip, decomposition)
         coming = torch.zeros_like(frames[:, self.input_frames :])
         self.scores["black"].update(clip, coming)
         last = frames[:, self.input_frames - 1 : self.input_frames]
         self.scores["copy last"].update(clip, last.expand_as(coming))
+        if clip.velocities is not None:
+            self._judge("true positions", clip, clip.positions)
+            straight = constant_velocity(clip.positions, self.input_frames)
+            self._judge("constant velocity", clip, straight)
 
     def on_test_epoch_end(self) -> None:
         """Prints the scores and writes them to `test.json` in the folder of the run."""
-        found = {name: self._found(name) for name in self.scores}
+        found = {name: self._found(name) for name in {**self.scores, **self.motion}}
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         tested = {"clips": int(self.scores["model"].clips), **data.options}
         path = Path(self.trainer.default_root_dir) / "test.json"
         plain = {
-            name: {key: np.round(value.tolist(), 4).tolist() for key, value in row.items()}
-            for name, row in found.items()
+            name: {key: _plain(value) for key, value in row.items()} for name, row in found.items()
         }
         with write_atomic(path) as temporary:
             temporary.write_text(json.dumps({"tested": tested, **plain}, indent=1) + "\n", "utf-8")
@@ -301,6 +310,7 @@ class DecomposeTask(pl.LightningModule):
         self._check_length(length)
         t_in, t_out = self.input_frames, length - self.input_frames
         self.scores = {name: VideoMetrics(t_in, t_out).to(self.device) for name in names}
+        self.motion = {}
         self.reconstruction.reset()
 
     def _decompose(self, clip: Clip) -> tuple[Tensor, Decomposition]:
@@ -313,12 +323,33 @@ class DecomposeTask(pl.LightningModule):
         self.scores[name].update(clip, decomposition.frames[:, t_in:], decomposition)
         seen = clip.frames[:, :t_in].float() / 255
         self.reconstruction.update(FRAME_METRICS["mse"](decomposition.frames[:, :t_in], seen))
+        if clip.velocities is not None:
+            self._judge(name, clip, decomposition.positions)
+
+    def _judge(self, name: str, clip: Clip, positions: Tensor) -> None:
+        """Adds what is physical; positions (B, L, N, 2) px."""
+        if name not in self.motion:
+            t_in, length = self.input_frames, positions.shape[1]
+            made = BallMetrics(t_in, length - t_in, clip.frames.shape[-1])
+            self.motion[name] = made.to(self.device)
+        self.motion[name].update(clip, positions)
 
     def _found(self, name: str) -> dict[str, Tensor]:
-        found = dict(self.scores[name].compute())
+        found: dict[str, Tensor] = {}
+        if name in self.scores:
+            found |= self.scores[name].compute()
+        if name in self.motion:
+            found |= self.motion[name].compute()
         if name == "model":
             found["reconstruction_mse"] = self.reconstruction.compute()
         return found
+
+
+def _plain(value: Tensor) -> Any:
+    """Numbers for JSON, which knows no NaN."""
+    if value.dim():
+        return [_plain(part) for part in value]
+    return None if value.isnan() else round(float(value), 4)
 
 
 def _table(found: Mapping[str, Mapping[str, Tensor]]) -> Table:

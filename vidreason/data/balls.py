@@ -219,4 +219,5 @@ class _Scenes(Dataset[Clip]):
             torch.from_numpy(self.drawing.positions(states).astype(np.float32)),
             torch.from_numpy(labels),
             torch.from_numpy(number),
+            torch.from_numpy((states.velocities * self.drawing.size).astype(np.float32)),
         )

@@ -4,7 +4,9 @@ The generative side is that of Hsieh et al. (NeurIPS 2018): components with a co
 moving pose. The inference of poses is new: it never regresses coordinates from a flat code.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import pyro
@@ -23,6 +25,7 @@ SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
 _CELL = 4  # pixels between the places that the scout scores
 _STRAY = 5.0  # pixels from where the scout expects a component, standard deviation
 _REACH = 3  # pixels that the matched filter looks around
+_PULL = 10.0  # nats per half of the room, of a mean that missed
 _DRIFT = 2.0  # pixels that the scout may be wrong by, standard deviation
 _ROOT = math.sqrt(2 * math.pi)
 
@@ -191,7 +194,9 @@ class EquivariantDDPAE(nn.Module):
             grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).flatten(0, 1)
             self.register_buffer(name, grid, persistent=False)
         # Persistent, so that a resumed run goes on as if it had not been stopped.
-        self.register_buffer("memory", torch.zeros(16384, *self.scene, 2, t_in + t_out + 1))
+        # Of each component a track, what rounding left of it, and in scenes whether it showed.
+        columns = t_in + t_out + 1 + len(self.scene)
+        self.register_buffer("memory", torch.zeros(16384, *self.scene, 2, columns))
         self.register_buffer("remembered", torch.tensor(0))
 
     def model(self, frames: Tensor, t_in: int) -> None:
@@ -209,7 +214,7 @@ class EquivariantDDPAE(nn.Module):
             objects = self._objects(pyro.sample("content", standard.to_event(4)))
             past = pyro.sample("past", self._past().expand([*count, 2]).to_event(2))
             future = pyro.sample("future", self._future(past, objects.detach()).to_event(2))
-            mean = _cover(self._draw(objects, torch.cat([past, future], -1)))
+            mean = _cover(self._draw(objects, torch.cat([past, future], -1)).unbind(1))
             pyro.sample("frames", Normal(mean, SIGMA).to_event(4), obs=frames)
 
     def guide(self, frames: Tensor, t_in: int) -> None:
@@ -256,7 +261,7 @@ class EquivariantDDPAE(nn.Module):
         if not self.sweeps:
             return -elbo.mean()
         first = passes[0]
-        drawn = _cover(self._draw(self._objects(first.content[0]), first.track))
+        drawn = _cover(self._draw(self._objects(first.content[0]), first.track).unbind(1))
         scouted = (drawn - frames).square().flatten(1).sum(1) / (2 * SIGMA**2)
         return (scouted - elbo).mean()
 
@@ -264,20 +269,27 @@ class EquivariantDDPAE(nn.Module):
         """Minus the log-probability of coming positions in tracks of the latest clips, nats.
 
         Means and spreads learn from each position by itself, what errors share from the whole: a
-        forecast that may err by much in one direction would be slow to mend just that.
-        Where nothing was seen yet, what is remembered is an object at rest in the middle.
+        forecast that may err by much in one direction would be slow to mend just that. Means that
+        are rolled out learn from their distance to what came instead: a spread that is wide far
+        ahead would leave collisions unlearned.
+        Components that did not show count for nothing.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
         count = max(1, self.replay // math.prod(self.scene))
         chosen = self.memory[torch.randint(kept, [count], device=self.memory.device)]
+        shown = None
         if self.scene:
-            chosen = _turned(chosen)
-        shown = ~chosen[..., 0, 0].isnan()
-        past, future, rest = chosen.nan_to_num().split([self.t_in, self.t_out, 1], -1)
+            shown = chosen[..., 0, -1] > 0
+            chosen = _turned(chosen[..., :-1])
+        past, future, rest = chosen.split([self.t_in, self.t_out, 1], -1)
         mean, std, shared = self.forecast(past, rest, shown)
+        if shown is not None:
+            missed = _PULL * (mean - future).square().sum(-2).add(1e-4).sqrt().sum(-1)
+            spread = errors_alike(mean.detach(), std, shared).log_prob(future).sum(-1)
+            return (missed - spread).where(shown, 0).sum() / shown.sum().clamp(min=1)
         alone = errors_alike(mean, std, torch.zeros_like(shared)).log_prob(future)
         together = errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
-        return -(alone + together).sum(-1)[shown].mean()
+        return -(alone + together).sum(-1).mean()
 
     @torch.no_grad()
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
@@ -300,7 +312,7 @@ class EquivariantDDPAE(nn.Module):
         drawn = torch.cat([seen, coming], 2)
         sides = torch.full_like(track[..., 0, :], self.window)
         return Decomposition(
-            _cover(drawn), drawn.transpose(1, 2), track.permute(0, 3, 1, 2), sides.mT
+            _cover(drawn.unbind(1)), drawn.transpose(1, 2), track.permute(0, 3, 1, 2), sides.mT
         )
 
     @torch.no_grad()
@@ -322,7 +334,7 @@ class EquivariantDDPAE(nn.Module):
             objects = self._objects(torch.normal(*found.content))
             track = found.track + self.log_std[0].exp() * torch.randn_like(found.track)
             future = errors_alike(*self._forecast(track, objects, t_out)).sample()[..., :t_out]
-            futures.append(_cover(self._draw(objects, future)))
+            futures.append(_cover(self._draw(objects, future).unbind(1)))
         return torch.stack(futures)
 
     def _check(self, frames: Tensor, length: int, t_in: int, t_out: int = 1) -> None:
@@ -352,14 +364,15 @@ class EquivariantDDPAE(nn.Module):
         # There is no formula for this one.
         excess = future.log_prob(after) - coming.log_prob(after)
         divergence = divergence + excess.flatten(1).sum(1)
-        error = _cover(self._draw(objects, track)) - frames
+        error = _cover(self._draw(objects, track).unbind(1)) - frames
         constant = frames[0].numel() * (math.log(SIGMA) + math.log(2 * math.pi) / 2)
         likelihood = -error.square().flatten(1).sum(1) / (2 * SIGMA**2) - constant
         shown = _shown(objects.detach())
         whole, rest = self._centre(objects.detach())
         seen = torch.cat([self._normal(track.detach(), whole), rest], -1)
         if self.scene:
-            return likelihood - divergence, seen.masked_fill(~shown[..., None, None], math.nan)
+            flag = shown[..., None, None].expand(-1, -1, 2, -1)
+            return likelihood - divergence, torch.cat([seen, flag], -1)
         return likelihood - divergence, seen[shown]
 
     def _infer(self, frames: Tensor) -> list[_Found]:
@@ -373,7 +386,7 @@ class EquivariantDDPAE(nn.Module):
         for sweep in range(1 + self.sweeps):
             for i in range(self.components):
                 others = [c for j, c in enumerate(drawn) if j != i and c is not empty]
-                taken = _cover(torch.stack(others, 1)) if others else empty
+                taken = _cover(others) if others else empty
                 rest = (frames - taken).clamp(min=0) if others else frames
                 if sweep:
                     tracks[i] = self._matched(rest, objects[i], tracks[i])
@@ -547,12 +560,10 @@ def _shown(objects: Tensor) -> Tensor:
     return objects.flatten(2).amax(-1) > 0.5
 
 
-def _cover(drawn: Tensor) -> Tensor:
-    """1 - prod (1 - c) over the components (B, N, ...)."""
-    free = 1 - drawn[:, 0]
-    for component in drawn.unbind(1)[1:]:
-        free = free * (1 - component)
-    return 1 - free
+def _cover(drawn: Sequence[Tensor]) -> Tensor:
+    """1 - prod (1 - c) over the components."""
+    # Not of a stack, which is a copy of frames for each component and another for its gradient.
+    return 1 - functools.reduce(torch.mul, [1 - component for component in drawn])
 
 
 def _ink_centre(objects: Tensor) -> Tensor:

@@ -116,6 +116,11 @@ def errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> MultivariateStude
     return MultivariateStudentT(freedom, mean, torch.linalg.cholesky(scale), validate_args=False)
 
 
+def _length(vector: Tensor) -> Tensor:
+    """(..., 1); with a gradient at 0 too."""
+    return (vector.square().sum(-1, keepdim=True) + 1e-4).sqrt()
+
+
 class RelationalForecast(nn.Module):
     """K coming positions of N components from T, each in sight of the others.
 
@@ -123,7 +128,9 @@ class RelationalForecast(nn.Module):
     inferred ones: a network reads from each track a place, a velocity and a state beside them;
     then, frame by frame, every pair exchanges a message of where the other is and how it moves,
     and each component changes its velocity, place and state. So components can bounce off
-    each other, and one step more can always be taken.
+    each other, and one step more can always be taken. What decides a collision is said in the
+    message: how far away the other is, now and a frame later, in which direction, how fast it
+    comes nearer.
 
     Pairs are worked on as one dense array: all of a few components see each other, and gathering
     edges would cost more than it saves.
@@ -142,7 +149,7 @@ class RelationalForecast(nn.Module):
             *(nn.Linear(2 * (t_in - 1) + 4, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()),
             nn.Linear(width, 4 + width),
         )
-        self.send = nn.Sequential(nn.Linear(5, width), nn.SiLU(), nn.Linear(width, width))
+        self.send = nn.Sequential(nn.Linear(9, width), nn.SiLU(), nn.Linear(width, width))
         self.step = nn.Sequential(
             *(nn.Linear(4 + 2 * width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()),
             nn.Linear(width, 4 + width),
@@ -183,8 +190,11 @@ class RelationalForecast(nn.Module):
             else:
                 away = place[..., None, :, :] - place[..., :, None, :]  # (..., to, from, 2)
                 against = velocity[..., None, :, :] - velocity[..., :, None, :]
-                near = away.square().sum(-1, keepdim=True)
-                sent = self.send(torch.cat([away, against, near], -1))
+                now, then = _length(away), _length(away + against / _FASTER)
+                toward = away / now
+                closing = (against * toward).sum(-1, keepdim=True)
+                seen = [away, against, toward, now, then, closing]
+                sent = self.send(torch.cat(seen, -1))
                 messages = (sent * heard[..., None]).sum(-2)
             out = self.step(torch.cat([place, velocity, messages, state], -1))
             place = place + (velocity + out[..., :2]) / _FASTER
