@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,12 +14,14 @@ import yaml
 from pyro.infer import TraceMeanField_ELBO
 
 from vidreason import cli
+from vidreason.data.balls import BallsData
 from vidreason.data.clips import MovingMNISTData
 from vidreason.decompose import DecomposeTask
 from vidreason.errors import DataError
 from vidreason.models import DDPAE, EquivariantDDPAE
 from vidreason.train import load_run
 
+TOOL = Path(__file__).parent.parent / "tools" / "balls.py"
 NET = {
     "class_path": "EquivariantDDPAE",
     "init_args": {"window": 28, "width": 4, "forecast": 8},
@@ -88,6 +93,58 @@ def test_baselines_of_a_test_are_those_of_its_clips(config, tmp_path):
     copy = (frames[:, 4:] - frames[:, 3:4]).square().sum((2, 3, 4)).mean()
     assert found["black"]["mse"] == pytest.approx(float(black), abs=1e-3)
     assert found["copy last"]["mse"] == pytest.approx(float(copy), abs=1e-3)
+
+
+def test_a_run_of_balls_is_judged_by_their_motion(tmp_path):
+    folder = tmp_path / "run"
+    net = {"components": 2, "window": 12, "width": 4, "content": 1, "forecast": 8}
+    net |= {"forecaster": "relational"}
+    data = {"balls": 2, "size": 32, "length": 8, "batch_size": 4, "epoch_clips": 8}
+    data |= {"val_clips": 4, "test_clips": 6, "frames": 8, "trajectories": 100, "radius": 0.12}
+    task = {"net": {"class_path": "EquivariantDDPAE", "init_args": net}, "input_frames": 5}
+    content = {
+        "model": {"class_path": "DecomposeTask", "init_args": task | {"forecast_steps": 2}},
+        "data": {"class_path": "BallsData", "init_args": data},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+    }
+    path = tmp_path / "balls.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert cli.main(["fit", "-c", str(path), f"--trainer.default_root_dir={folder}"]) == 0
+    assert -1 <= float(rows(folder)[0]["val/velocity_cosine"]) <= 1
+    assert cli.main(["test", "--run", str(folder)]) == 0
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads((folder / "test.json").read_text(), parse_constant=refuse)
+    assert found["true positions"]["position_error"] == 0
+    assert found["true positions"]["velocity_cosine"] == 1
+    made = BallsData(**data)
+    made.setup("test")
+    clips = list(made.test_dataloader())
+    seen, coming = torch.cat([clip.positions for clip in clips]).split([5, 3], 1)
+    line = seen[:, -1:] + torch.arange(1, 4)[:, None, None] * (seen[:, -1:] - seen[:, -2:-1])
+    expected = (line - coming).norm(dim=-1).mean((0, 2))
+    straight = found["constant velocity"]["position_error_by_horizon"]
+    assert straight == pytest.approx(expected.tolist(), abs=1e-3)
+    assert len(found["model"]["position_error_by_horizon"]) == 3
+    assert cli.main(["predict", "--run", str(folder)]) == 0
+    assert (folder / "filmstrips" / "clip_00003_paths.png").is_file()
+    # More frames than it was trained to predict, which is what rolling out is for.
+    task = load_run(folder)
+    assert task.decompose(clips[0].frames[:, :5].float() / 255, 20).positions.shape[1] == 25
+    out = tmp_path / "balls"
+    words = [TOOL, folder, "--clips", 6, "--frames", 12, "--seconds", 1, "--out", out]
+    subprocess.run([sys.executable, *map(str, words)], check=True, capture_output=True)
+    found = json.loads((out / "balls.json").read_text())
+    assert found["scores"]["constant velocity"][0]["position_error_by_horizon"] == pytest.approx(
+        expected.tolist(), abs=1e-4
+    )
+    rows_of = {"run", "true states", "constant velocity", "true positions"}
+    assert set(found["scores"]) == set(found["rollout"]) == rows_of
+    assert len(found["rollout"]["run"][0]["energy"]) == 12
+    assert found["rollout"]["true positions"][0]["outside"] == [0] * 12
+    assert {path.suffix for path in out.iterdir()} == {".json", ".gif", ".png"}
 
 
 def test_a_resumed_run_ends_with_the_same_weights(config, tmp_path):

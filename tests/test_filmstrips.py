@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vidreason.clip import Decomposition
+from vidreason.clip import Clip, Decomposition
 from vidreason.errors import DataError
-from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip
+from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip, draw_trajectories
 
 
 def moving_square(size=32, length=6, channels=1, components=2):
@@ -48,6 +48,36 @@ def test_filmstrip_has_a_row_per_component_and_a_column_per_frame(
     assert height // tile == 3 + components
     assert width // tile >= 6
     assert [path.name for path in tmp_path.iterdir()] == ["strip.png"]
+
+
+def test_paths_of_a_right_forecast_cover_the_true_ones(tmp_path):
+    truth, decomposition = moving_square(components=1)
+    frames = (255 * truth).byte()
+    # Drawn off the middle of its window, which must not show.
+    shifted = decomposition._replace(positions=decomposition.positions + 3)
+    none = torch.zeros(2, 1, dtype=torch.int64)
+    clip = Clip(frames, decomposition.positions, none, torch.arange(2))
+    seen = {}
+    for name, found in (("right", decomposition), ("shifted", shifted)):
+        draw_trajectories(tmp_path / f"{name}.png", clip, found, 4, 1)
+        seen[name] = pixels(tmp_path / f"{name}.png")
+    assert (seen["right"] == seen["shifted"]).all()
+    # From where it was last seen to its last place, 20 times enlarged, and nowhere else.
+    y, x = np.nonzero(coloured(seen["right"]))
+    assert abs(y - 12 * 20).max() <= 5
+    assert 14 * 20 - 5 <= x.min() <= 14 * 20 + 5
+    assert 18 * 20 - 5 <= x.max() <= 18 * 20 + 5
+
+
+def test_paths_of_a_wrong_forecast_leave_the_true_ones_in_sight(tmp_path):
+    truth, decomposition = moving_square(components=1)
+    none = torch.zeros(2, 1, dtype=torch.int64)
+    clip = Clip((255 * truth).byte(), decomposition.positions, none, torch.arange(2))
+    away = decomposition.positions.clone()
+    away[:, 4:, :, 1] += 6
+    draw_trajectories(tmp_path / "a.png", clip, decomposition._replace(positions=away), 4, 1)
+    y, _ = np.nonzero(coloured(pixels(tmp_path / "a.png")))
+    assert y.max() >= 18 * 20
 
 
 def test_filmstrip_shows_the_clip_asked_for(tmp_path):

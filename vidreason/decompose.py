@@ -23,7 +23,12 @@ from vidreason.ball_metrics import BallMetrics, constant_velocity
 from vidreason.clip import Clip, Decomposition
 from vidreason.errors import DataError, check_ranges
 from vidreason.files import write_atomic
-from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip
+from vidreason.filmstrips import (
+    draw_animation,
+    draw_curves,
+    draw_filmstrip,
+    draw_trajectories,
+)
 from vidreason.frame_metrics import FRAME_METRICS, VideoMetrics
 
 _SHOWN = 4  # clips that `predict` draws
@@ -265,6 +270,9 @@ class DecomposeTask(pl.LightningModule):
                 for draw, suffix in ((draw_filmstrip, "png"), (draw_animation, "gif")):
                     path = folder / f"clip_{int(clip.index[shown]):05d}.{suffix}"
                     draw(path, frames, decomposition, self.input_frames, shown)
+                if not clip.positions.isnan().all():
+                    path = folder / f"clip_{int(clip.index[shown]):05d}_paths.png"
+                    draw_trajectories(path, clip, decomposition, self.input_frames, shown)
         error = FRAME_METRICS["mse"](decomposition.frames, frames)
         clips, length, count = decomposition.sides.shape
         grid = torch.meshgrid(

@@ -10,9 +10,10 @@ from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vidreason.clip import Decomposition
+from vidreason.clip import Clip, Decomposition
 from vidreason.errors import DataError
 from vidreason.files import write_atomic
+from vidreason.frame_metrics import follow
 from vidreason.plots import COLOURS
 
 _INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)
@@ -120,6 +121,53 @@ def draw_animation(
         for sheet in sheets:
             video.write(np.asarray(sheet)[..., ::-1])
         video.release()
+
+
+def draw_trajectories(
+    path: Path, clip: Clip, decomposition: Decomposition, t_in: int, which: int = 0
+) -> None:
+    """Draws the coming paths over the last frame seen, predicted ones in colour, as a PNG.
+
+    True paths are grey, what was seen of them thin; a dot is a frame. Paths of components begin
+    where they were last seen, moved by what their window is off the object's centre: nothing tells
+    a model where in its window to draw.
+
+    Args:
+        path: Of the picture.
+        clip: With positions; may be shorter than the prediction.
+        decomposition: L frames.
+        t_in: Number of input frames.
+        which: Which of the B clips.
+    """
+    size = clip.frames.shape[-1]
+    scale = _scale(size, 640)
+    frame = clip.frames[which : which + 1, t_in - 1].float() / 255
+    sheet = _pictures(_array(frame * 0.35), 640)[0]
+    pen = ImageDraw.Draw(sheet)
+    pen.rectangle((0, 0, sheet.width - 1, sheet.height - 1), outline=_QUIET)
+    truth, placed = clip.positions[which : which + 1], decomposition.positions[which : which + 1]
+    found = follow(placed.to(truth.device), truth, t_in).component[0].tolist()
+    for ball, component in enumerate(found):
+        true = _array(truth[0, :, ball]) * scale
+        _path(pen, true[: t_in + 1], _QUIET, 1)
+        _path(pen, true[t_in - 1 :], _QUIET, 2)
+        if component < 0:
+            continue
+        colour = _TINTS[component % len(_TINTS)]
+        ours = _array(placed[0, :, component]) * scale
+        ours = ours + (true[:t_in] - ours[:t_in]).mean(0)
+        _path(pen, ours[t_in - 1 :], colour, 2)
+    with write_atomic(path) as temporary:
+        sheet.save(temporary, "png")
+
+
+def _path(
+    pen: ImageDraw.ImageDraw, points: np.ndarray, colour: tuple[int, ...], width: int
+) -> None:
+    """A line (T, 2) px with a dot for each frame but the first."""
+    pen.line([tuple(point) for point in points.tolist()], colour, width)
+    for x, y in points[1:].tolist():
+        pen.ellipse((x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width), fill=colour)
 
 
 def draw_curves(path: Path, metrics_csv: Path) -> None:

@@ -18,14 +18,18 @@ from torch.nn import functional
 
 from vidreason.clip import Decomposition
 from vidreason.errors import DataError, check_ranges
-from vidreason.models.forecast import AxisForecast, RelationalForecast, errors_alike
+from vidreason.models.forecast import (
+    AxisForecast,
+    RelationalForecast,
+    distance_loss,
+    errors_alike,
+)
 from vidreason.models.spatial import crop, paste
 
 SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
 _CELL = 4  # pixels between the places that the scout scores
 _STRAY = 5.0  # pixels from where the scout expects a component, standard deviation
 _REACH = 3  # pixels that the matched filter looks around
-_PULL = 10.0  # nats per half of the room, of a mean that missed
 _DRIFT = 2.0  # pixels that the scout may be wrong by, standard deviation
 _ROOT = math.sqrt(2 * math.pi)
 
@@ -269,10 +273,9 @@ class EquivariantDDPAE(nn.Module):
         """Minus the log-probability of coming positions in tracks of the latest clips, nats.
 
         Means and spreads learn from each position by itself, what errors share from the whole: a
-        forecast that may err by much in one direction would be slow to mend just that. Means that
-        are rolled out learn from their distance to what came instead: a spread that is wide far
-        ahead would leave collisions unlearned.
-        Components that did not show count for nothing.
+        forecast that may err by much in one direction would be slow to mend just that. Forecasts of
+        whole scenes are rolled out, and learn by `distance_loss`; components that did not show
+        count for nothing.
         """
         kept = max(1, min(int(self.remembered), len(self.memory)))
         count = max(1, self.replay // math.prod(self.scene))
@@ -284,9 +287,8 @@ class EquivariantDDPAE(nn.Module):
         past, future, rest = chosen.split([self.t_in, self.t_out, 1], -1)
         mean, std, shared = self.forecast(past, rest, shown)
         if shown is not None:
-            missed = _PULL * (mean - future).square().sum(-2).add(1e-4).sqrt().sum(-1)
-            spread = errors_alike(mean.detach(), std, shared).log_prob(future).sum(-1)
-            return (missed - spread).where(shown, 0).sum() / shown.sum().clamp(min=1)
+            loss = distance_loss(mean, std, shared, future)
+            return loss.where(shown, 0).sum() / shown.sum().clamp(min=1)
         alone = errors_alike(mean, std, torch.zeros_like(shared)).log_prob(future)
         together = errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
         return -(alone + together).sum(-1).mean()

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _FREEDOM = 3.0  # degrees, of Student's t
+_PULL = 10.0  # nats per unit of distance
 _FASTER = 5.0  # a step of a few pixels is about as large as a position then
 
 
@@ -114,6 +115,22 @@ def errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> MultivariateStude
     freedom = std.new_full(std.shape[:-1], _FREEDOM)
     # With validation, positive definiteness would be checked by a decomposition.
     return MultivariateStudentT(freedom, mean, torch.linalg.cholesky(scale), validate_args=False)
+
+
+def distance_loss(mean: Tensor, std: Tensor, shared: Tensor, future: Tensor) -> Tensor:
+    """What rolled out forecasts learn from, (...) nats for positions (..., 2, K).
+
+    Means learn from their distance to what came: were they the means of the law alone, a spread
+    that is wide far ahead would leave collisions unlearned. The law learns around the means.
+
+    Args:
+        mean: (..., 2, K).
+        std: The same shape.
+        shared: (..., 2, 1).
+        future: What came.
+    """
+    missed = (mean - future).square().sum(-2).add(1e-4).sqrt().sum(-1)
+    return _PULL * missed - errors_alike(mean.detach(), std, shared).log_prob(future).sum(-1)
 
 
 def _length(vector: Tensor) -> Tensor:
