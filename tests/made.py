@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vidreason.data.jaad import CUES, FACTS, LABELS
-from vidreason.scene import EGO_ACTIONS, KINDS, SIGNALS, Scene
+from vidreason.scene import EGO_ACTIONS, SIGNALS, Scene
 
 
 def scene(seed, index=0, tracks=None):
@@ -13,7 +13,7 @@ def scene(seed, index=0, tracks=None):
     rng = np.random.default_rng((seed, index))
     length = int(rng.integers(95, 131))
     width, height = ((1920, 1080), (1280, 720))[rng.integers(2)]
-    kinds = rng.choice(len(KINDS), rng.integers(6) if tracks is None else tracks, p=[0.8, 0.2])
+    kinds = rng.choice(2, rng.integers(6) if tracks is None else tracks, p=[0.8, 0.2])
     frames = [_frames(rng, length) for _ in kinds]
     behaviour = (kinds == 0) & (rng.random(len(kinds)) < 0.6)
     facts = {name: np.full(len(kinds), -1, np.int32) for name in FACTS}

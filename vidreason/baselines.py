@@ -1,8 +1,9 @@
 """Forecasts that a model has to beat, and rules that no honest model can know.
 
-`majority` knows how common the answer is, `box_trees` are gradient-boosted trees on hand-made
+`majority` knows how common the answer is, `trees` are gradient-boosted trees on hand-made
 summaries of the same annotations that the graphs show. The others are oracles: they read labels or
-annotations that reveal them, and show how much of a score a leak is worth.
+annotations that reveal them, and show how much of a score a leak is worth. Of a place everybody can
+see who is in it now, so that repeating this is no oracle; its trees count people.
 """
 
 import os
@@ -15,6 +16,7 @@ import pyarrow as pa
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.data.places import inside, with_place
 from vidreason.data.windows import Windows, make_windows, split_videos
 from vidreason.errors import DataError
 from vidreason.files import data_root
@@ -26,6 +28,7 @@ Split = tuple[Sequence[Scene], Windows]
 """Windows and the scenes they were made of."""
 
 TREES = "box trees"
+COUNTS = "counts"
 _FITS = 4  # fitted horizons; a fit for each of thirty would take minutes
 _STEPS = 15  # of a window's way that trees see; more made them slower, not better
 
@@ -70,22 +73,30 @@ def _baselines(
 
     def part(name: str) -> Split:
         chosen = [scenes[v] for v in split_videos(protocol, official, list(scenes), name)]
+        if subset == "place":
+            chosen = [with_place(scene) for scene in chosen]
         return chosen, make_windows(chosen, protocol, subset, horizon)
 
     train, val, asked = part("train"), part("val"), part(split)
-    val_trees, trees = box_trees(train, [val, asked], features)
-    probability = {"majority": majority(train[1], asked[1]), TREES: trees}
-    probability |= {f"{name} (oracle)": answer for name, answer in oracles(asked).items()}
+    probability = {"majority": majority(train[1], asked[1])}
+    if subset == "place":
+        fitted, seen = COUNTS, [counts(split) for split in (train, val, asked)]
+        known_val, probability[fitted] = trees(train[1], seen[0], seen[1:])
+        probability["persistence"] = persistence(asked)
+    else:
+        fitted = TREES
+        known_val, probability[fitted] = box_trees(train, [val, asked], features)
+        probability |= {f"{name} (oracle)": answer for name, answer in oracles(asked).items()}
     thresholds = dict.fromkeys(probability, 0.5)
     if len(val[1]):
         objective = "accuracy" if protocol == "stip" else "f1"  # as for a run
-        known = prediction_columns(val[1], val[0], val_trees)
-        thresholds[TREES] = best_threshold(known["probability"], known["label"], objective)
+        known = prediction_columns(val[1], val[0], known_val)
+        thresholds[fitted] = best_threshold(known["probability"], known["label"], objective)
     columns = {
         name: prediction_columns(asked[1], asked[0], answer) for name, answer in probability.items()
     }
     extra = {name: column["probability"] for name, column in columns.items()}
-    return pa.table(columns[TREES] | extra), thresholds
+    return pa.table(columns[fitted] | extra), thresholds
 
 
 def majority(train: Windows, windows: Windows) -> np.ndarray:
@@ -95,10 +106,17 @@ def majority(train: Windows, windows: Windows) -> np.ndarray:
     return np.tile(share, (len(windows), 1))
 
 
+def persistence(split: Split) -> np.ndarray:
+    """The true label of the last observed frame again and again, (W, K), 0 or 1."""
+    scenes, windows = split
+    now = _column([s.labels["cross"] for s in scenes])[_rows(split)[:, -1]] == 1
+    return np.tile(now[:, None], (1, windows.horizon)) * 1.0
+
+
 def oracles(split: Split) -> dict[str, np.ndarray]:
     """Rules that read what reveals the label; (W, K) each, 0 or 1.
 
-    `persistence` repeats the true label of the last observed frame. The others know of a
+    One is `persistence`. The others know of a
     pedestrian that it has behaviour tags at all, that it is annotated as moving across the road,
     or that it walks in the last observed frame. Where the tag is missing, a rule answers no.
     """
@@ -106,31 +124,34 @@ def oracles(split: Split) -> dict[str, np.ndarray]:
     last = _rows(split)[:, -1]
     track = _starts([len(s.track_ids) for s in scenes])[windows.scene] + windows.track
     rules = {
-        "persistence": _column([s.labels["cross"] for s in scenes])[last] == 1,
         "behaviour tags": _column([s.facts["behaviour"] for s in scenes])[track] == 1,
         "moves laterally": _column([s.facts["motion_direction"] for s in scenes])[track] == 1,
         "walks": _column([s.labels["action"] for s in scenes])[last] == 1,
     }
-    return {name: np.tile(r[:, None], (1, windows.horizon)) * 1.0 for name, r in rules.items()}
+    found = {name: np.tile(r[:, None], (1, windows.horizon)) * 1.0 for name, r in rules.items()}
+    return {"persistence": persistence(split), **found}
 
 
 def box_trees(
     train: Split, others: Sequence[Split], features: Sequence[str]
 ) -> Iterator[np.ndarray]:
-    """Fits boosted trees to `train` and yields their forecasts (W, K) for each of `others`.
+    """`trees` on the `summaries` of splits."""
+    seen = [summaries(split, features) for split in (train, *others)]
+    return trees(train[1], seen[0], seen[1:])
+
+
+def trees(windows: Windows, seen: np.ndarray, others: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Fits boosted trees to columns (W, D) of windows; forecasts (W', K) for each of `others`.
 
     With many horizons, trees are fitted to four of them, the first and the last among them, and
     the probability is interpolated between.
     """
-    _, windows = train
     label = windows.label[:, windows.observed :]
     ahead = np.arange(windows.horizon)
     fitted = np.unique(np.linspace(0, ahead[-1], _FITS).astype(int))
     blend = np.stack([np.interp(ahead, fitted, hat) for hat in np.eye(len(fitted))])
-    seen = summaries(train, features)
     models = [_fit(seen[label[:, k] >= 0], label[label[:, k] >= 0, k]) for k in fitted]
-    for split in others:
-        x = summaries(split, features)
+    for x in others:
         crosses = [
             m.predict_proba(x)[:, 1] if m and len(x) else np.full(len(x), s) for m, s in models
         ]
@@ -201,6 +222,21 @@ def summaries(split: Split, features: Sequence[str]) -> np.ndarray:
     if "neighbours" in features:
         columns += _crowd(scenes, rows[:, -1], frame[:, -1], size[:, 0])
     return np.column_stack(columns).astype(np.float32)
+
+
+def counts(split: Split) -> np.ndarray:
+    """Persons in the image, and in the place ahead, in the first, middle and last frame: (W, 6)."""
+    scenes, windows = split
+    at = np.stack([windows.first_frame, windows.last_frame], 1)
+    at = np.insert(at, 1, at.sum(1) // 2, axis=1)
+    columns = np.zeros((len(windows), 2, 3), np.float32)
+    for s, scene in enumerate(scenes):
+        persons = np.repeat(scene.kind, np.diff(scene.offsets)) == KINDS.index("person")
+        here = inside(scene.box, scene.width, scene.height)
+        rows = windows.scene == s
+        for k, some in enumerate((persons, persons & here)):
+            columns[rows, k] = np.bincount(scene.frame[some], minlength=scene.length)[at[rows]]
+    return columns.reshape(-1, 6)
 
 
 def _crowd(

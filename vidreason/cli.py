@@ -106,7 +106,7 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
         "--protocol", required=True, choices=("benchmark", "benchmark-clean", "stip")
     )
     windows.add_argument(
-        "--subset", default="all", choices=("beh", "all"), help="with behaviour tags, or all"
+        "--subset", default="all", choices=("beh", "all", "place"), help="who is asked about"
     )
     windows.add_argument("--split", required=True, choices=("train", "val", "test"))
     windows.add_argument(

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidreason import plots
-from vidreason.baselines import TREES, beside
+from vidreason.baselines import COUNTS, TREES, beside
 from vidreason.errors import DataError
 from vidreason.files import write_atomic
 from vidreason.metrics import METRICS
@@ -318,7 +318,7 @@ def _draw(out: Path, judged: dict[str, _Judged]) -> None:
             plots.calibration(Path(stem + "-calibration.png"), curves, title)
         if len(frames) == 1:
             continue
-        beside = [k for k in first.rivals if k in (TREES, "majority", "persistence (oracle)")]
+        beside = [k for k in first.rivals if k in (TREES, COUNTS, "majority") or "persist" in k]
         for key in ("accuracy@0.5", "roc_auc"):
             lines = {name: e.scores[split][name].curve(key) for name, e in entries.items()}
             lines |= {k: first.scores[split][k].curve(key) for k in beside}

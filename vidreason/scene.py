@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KINDS = ("person", "group")
+KINDS = ("person", "group", "place")
 """Kinds of track. Behaviour-tagged and bystander pedestrians are one kind: telling them apart
-predicts the label on JAAD."""
+predicts the label on JAAD. A place is no object, but is asked about as if it were one."""
 
 OCCLUSION = ("none", "part", "full")
 EGO_ACTIONS = ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating")

@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.jaad import read_jaad, read_splits
 from vidreason.data.loading import GOLDEN, EpochSampler, loader, splitmix64
+from vidreason.data.places import with_place
 from vidreason.data.windows import OBSERVED, Windows, make_windows, split_videos
 from vidreason.errors import DataError, check_ranges
 from vidreason.features import check_features
@@ -32,7 +33,8 @@ class IntentData(pl.LightningDataModule):
     Args:
         features: Groups of `vidreason.features` that the model may see.
         protocol: `benchmark`, `benchmark-clean` or `stip`.
-        subset: Pedestrians with behaviour tags (`beh`) or every pedestrian (`all`).
+        subset: Pedestrians with behaviour tags (`beh`) or every pedestrian (`all`); or the place
+            ahead of the car (`place`, with `stip`): will anybody be in it?
         horizon: Predicted frames K; 1 for the benchmark, which asks one question.
         root: Folder of JAAD; `$VIDREASON_DATA/jaad` if empty.
         batch_size: Windows in a batch.
@@ -54,7 +56,7 @@ class IntentData(pl.LightningDataModule):
         self,
         features: Sequence[str],
         protocol: Literal["benchmark", "benchmark-clean", "stip"] = "benchmark",
-        subset: Literal["beh", "all"] = "all",
+        subset: Literal["beh", "all", "place"] = "all",
         horizon: int = 1,
         root: str = "",
         batch_size: int = 128,
@@ -105,6 +107,8 @@ class IntentData(pl.LightningDataModule):
         for split in missing:
             videos = set(split_videos(self.protocol, official, [s.id for s in scenes], split))
             part = [s for s in scenes if s.id in videos]
+            if self.subset == "place":
+                part = [with_place(s) for s in part]
             stride = self.train_stride if split == "train" else 0
             windows = make_windows(
                 part, self.protocol, self.subset, self.horizon, stride=stride or None

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vidreason.data.places import with_place
 from vidreason.errors import DataError
 from vidreason.files import data_root, write_atomic
 from vidreason.scene import KINDS, TAGS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
-SUBSETS = ("beh", "all")
+SUBSETS = ("beh", "all", "place")
 OBSERVED = {"benchmark": 16, "benchmark-clean": 16, "stip": 30}
 """Observed boxes T, at 30 frames per second."""
 _EVENT = (30, 60)  # frames from the last observed box to the event, benchmark
@@ -102,13 +103,15 @@ def make_windows(
     Args:
         scenes: Videos of one split.
         protocol: Name in `PROTOCOLS`.
-        subset: `beh` takes pedestrians with behaviour tags, `all` bystanders too. `stip` asks
-            for tags, so there both mean `beh`.
+        subset: `beh` takes pedestrians with behaviour tags, `all` bystanders too; `place` asks
+            about the place ahead, of scenes made by `with_place`. `stip` asks for tags, so there
+            `all` means `beh`.
         horizon: K of `stip`, frames.
         stride: Boxes from window to window; the protocol's own (3 or 5) if not given.
 
     Raises:
-        DataError: Unknown protocol or subset, or a crossing point where the track has no box.
+        DataError: Unknown protocol or subset, a place asked about by the benchmark, or a crossing
+            point where the track has no box.
     """
     if protocol not in PROTOCOLS:
         raise DataError("protocol", f"no {protocol!r}", "choose from " + ", ".join(PROTOCOLS))
@@ -116,6 +119,9 @@ def make_windows(
         raise DataError("subset", f"no {subset!r}", "choose from " + ", ".join(SUBSETS))
     observed = OBSERVED[protocol]
     stip = protocol == "stip"
+    if subset == "place" and not stip:
+        raise DataError("subset", f"'place' with {protocol!r}", "take the protocol 'stip'")
+    asked_about = KINDS.index("place" if subset == "place" else "person")
     asked = horizon if stip else 1
     columns: dict[str, list[np.ndarray]] = {
         name: [] for name in ("scene", "track", "row", "time_to_event", "label", "tags", "clean")
@@ -123,8 +129,8 @@ def make_windows(
     for s, scene in enumerate(scenes):
         behaviour = scene.facts["behaviour"]
         for k, (name, rows) in enumerate(scene.rows()):
-            wanted = behaviour[k] if stip or subset == "beh" else 1
-            if scene.kind[k] != KINDS.index("person") or not wanted:
+            wanted = behaviour[k] if subset == "beh" or (stip and subset == "all") else 1
+            if scene.kind[k] != asked_about or not wanted:
                 continue
             cross = scene.labels["cross"][rows]
             if stip:
@@ -243,6 +249,8 @@ def run(args: Namespace) -> int:
     official = {} if args.protocol == "stip" else read_splits(root)
     videos = set(split_videos(args.protocol, official, [s.id for s in scenes], args.split))
     scenes = [s for s in scenes if s.id in videos]
+    if args.subset == "place":
+        scenes = [with_place(s) for s in scenes]
     windows = make_windows(scenes, args.protocol, args.subset, args.horizon)
     write_windows(windows, scenes, args.out)
     label = windows.label[:, windows.observed :]
