@@ -471,6 +471,8 @@ def test_damaged_archives_are_refused(tmp_path):
     ):
         path.write_bytes(content)
         assert line(path).startswith("cannot be read as arrays (")
+    path.write_text("hello")
+    assert "pickle" not in line(path)  # to open it as one is no advice
     with path.open("wb") as file:
         np.save(file, np.ones(3))
     assert line(path) == "is an array, not an archive; name it .npy"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -257,7 +258,8 @@ class DecomposeTask(pl.LightningModule):
         with write_atomic(path) as temporary:
             temporary.write_text(json.dumps({"tested": tested, **plain}, indent=1) + "\n", "utf-8")
         if self.trainer.is_global_zero:
-            Console().print(_table(found))
+            # Away from a terminal nothing says how wide a line may be.
+            Console(width=None if sys.stdout.isatty() else 120).print(_table(found))
             print(path)
 
     def predict_step(self, clip: Clip, batch: int) -> dict[str, np.ndarray]:

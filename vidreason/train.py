@@ -96,10 +96,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         DataError: Data, checkpoint or option that cannot be used.
     """
-    for message in _WARNINGS:
-        warnings.filterwarnings("ignore", message)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _calm()
     received: list[int] = []
 
     def stop(number: int, _: object) -> NoReturn:
@@ -129,6 +126,14 @@ def main(argv: Sequence[str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _calm() -> None:
+    """Leaves out what Lightning says that nobody can act on."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _wrapped(error: BaseException | None) -> DataError | None:
@@ -298,6 +303,7 @@ def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule
     Raises:
         DataError: No run, or a checkpoint that cannot be used.
     """
+    _calm()
     quiet = "--trainer.enable_progress_bar=false"
     words = ["validate", "--run", str(folder), "--ckpt_path", checkpoint, quiet]
     return _Loader(_expand(words), "").model.eval()

@@ -290,8 +290,16 @@ def _read_npy(path: Path) -> Balls:
     return _scaled(path, positions, _RADIUS * sizes, masses, (800, 800))
 
 
+def _is_npy(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(6) == b"\x93NUMPY"
+
+
 def _read_npz(path: Path) -> Balls:
     needed, arrays = {"positions", "radii", "masses", "box"}, {}
+    if not zipfile.is_zipfile(path) and not _is_npy(path):
+        # numpy would take it for a pickle, and advise to open it as one.
+        raise DataError(path, "cannot be read as arrays (no npz archive)", _AGAIN)
     try:
         with path.open("rb") as stream:  # numpy leaves open what it cannot read
             file = np.load(stream, allow_pickle=False)

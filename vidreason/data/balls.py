@@ -138,7 +138,7 @@ class BallsData(ClipData):
         check_ranges(
             "data",
             ("size", size, 16, 1024),
-            ("radius", radius * size, 1, size / 2),
+            ("radius", radius, 1 / size, 0.5),
             ("channels", channels, 1, 16),
             ("trajectories", trajectories, 1, 10**9),
             ("frames", frames, length, 1_000_000),
