@@ -141,6 +141,7 @@ def test_a_run_of_balls_is_judged_by_their_motion(tmp_path):
         expected.tolist(), abs=1e-4
     )
     rows_of = {"run", "true states", "constant velocity", "true positions"}
+    rows_of |= {"the same, seen to the pixel"}
     assert set(found["scores"]) == set(found["rollout"]) == rows_of
     assert len(found["rollout"]["run"][0]["energy"]) == 12
     assert found["rollout"]["true positions"][0]["outside"] == [0] * 12

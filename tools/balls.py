@@ -3,8 +3,8 @@
     python tools/balls.py runs/balls_s0 runs/balls_s1 runs/balls_s2 --out runs/balls
 
 Runs whose folders differ in the last `_s<seed>` only are averaged. Position and velocity by
-horizon go beside the true positions themselves, going on as the last two of them, and an
-interaction network (Battaglia et al. 2016) that learns from exact positions what ours learns from
+horizon go beside the true positions themselves, going on as the last two of them, exact or rounded
+to pixels, and an interaction network (Battaglia et al. 2016) that learns from exact positions what ours learns from
 pixels. Then 50 frames are forecast: energy, balls outside the box, balls that merge; with pictures.
 """
 
@@ -170,6 +170,9 @@ def main() -> None:
         net = supervised(options, t_in, length - t_in, args.seconds, seed)
         judge("true states", functools.partial(of_states, net, t_in, options["size"]))
     judge("constant velocity", lambda clip: constant_velocity(clip.positions, t_in))
+    judge(
+        "the same, seen to the pixel", lambda clip: constant_velocity(clip.positions.round(), t_in)
+    )
     judge("true positions", lambda clip: clip.positions)
 
     console = Console(width=150)
