@@ -4,8 +4,9 @@
 
 Runs whose folders differ in the last `_s<seed>` only are averaged. Position and velocity by
 horizon go beside the true positions themselves, going on as the last two of them, exact or rounded
-to pixels, and an interaction network (Battaglia et al. 2016) that learns from exact positions what ours learns from
-pixels. Then 50 frames are forecast: energy, balls outside the box, balls that merge; with pictures.
+to pixels, and an interaction network (Battaglia et al. 2016) that learns from exact positions what
+ours learns from pixels. Then 50 frames are forecast: energy, balls outside the box, balls that
+merge; with pictures.
 """
 
 import argparse
@@ -118,6 +119,11 @@ def of_pixels(task: Any, t_in: int, clip: Clip) -> Tensor:
     return task.decompose(frames[:, :t_in], frames.shape[1] - t_in).positions
 
 
+def rounded(clip: Clip) -> Tensor:
+    """True positions as frames show them, (B, L, N, 2) px."""
+    return (clip.positions - 0.5).round() + 0.5
+
+
 def of_states(net: Any, t_in: int, size: int, clip: Clip) -> Tensor:
     """The true positions, and the coming ones by the network that knows these."""
     positions = clip.positions
@@ -170,9 +176,7 @@ def main() -> None:
         net = supervised(options, t_in, length - t_in, args.seconds, seed)
         judge("true states", functools.partial(of_states, net, t_in, options["size"]))
     judge("constant velocity", lambda clip: constant_velocity(clip.positions, t_in))
-    judge(
-        "the same, seen to the pixel", lambda clip: constant_velocity(clip.positions.round(), t_in)
-    )
+    judge("the same, seen to the pixel", lambda clip: constant_velocity(rounded(clip), t_in))
     judge("true positions", lambda clip: clip.positions)
 
     console = Console(width=150)
