@@ -57,6 +57,19 @@ def test_more_steps_go_on_from_fewer(net):
     assert (many[1] > 0).all() and ((many[2] > 0) & (many[2] < 1)).all()
 
 
+def test_beyond_its_reach_a_forecast_starts_again_from_itself(net):
+    past, rest = tracks()
+    mean, std, shared = net(past, rest, steps=8)
+    once = net(past, rest)
+    again = net(torch.cat([past, once[0]], -1)[..., -5:], rest)
+    assert torch.allclose(mean[..., 3:6], again[0], atol=1e-6)
+    # Errors of the one and of the other are independent.
+    expected = (again[1].square() + once[1][..., -1:].square()).sqrt()
+    assert torch.allclose(std[..., 3:6], expected, atol=1e-6)
+    assert mean.shape[-1] == std.shape[-1] == 8
+    assert torch.equal(shared, once[2])
+
+
 def test_a_square_laid_another_way_keeps_distances():
     past, _ = tracks(batch=200)
     torch.manual_seed(0)

@@ -144,10 +144,12 @@ class RelationalForecast(nn.Module):
     What an interaction network (Battaglia et al. 2016) does with true states is done here with
     inferred ones: a network reads from each track a place, a velocity and a state beside them;
     then, frame by frame, every pair exchanges a message of where the other is and how it moves,
-    and each component changes its velocity, place and state. So components can bounce off
-    each other, and one step more can always be taken. What decides a collision is said in the
-    message: how far away the other is, now and a frame later, in which direction, how fast it
-    comes nearer.
+    and each component changes its velocity, place and state. So components can bounce off each
+    other. What decides a collision is said in the message: how far away the other is, now and a
+    frame later, in which direction, how fast it comes nearer.
+
+    Beyond K frames it reads anew what it has forecast: a state carried further than ever in
+    training drifts, and balls leave the box.
 
     Pairs are worked on as one dense array: all of a few components see each other, and gathering
     edges would cost more than it saves.
@@ -161,7 +163,7 @@ class RelationalForecast(nn.Module):
 
     def __init__(self, t_in: int, t_out: int, width: int, independent: bool = False) -> None:
         super().__init__()
-        self.t_out, self.independent = t_out, independent
+        self.t_in, self.t_out, self.independent = t_in, t_out, independent
         self.read = nn.Sequential(
             *(nn.Linear(2 * (t_in - 1) + 4, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()),
             nn.Linear(width, 4 + width),
@@ -189,6 +191,21 @@ class RelationalForecast(nn.Module):
             Means and standard deviations of the coming positions, (..., N, 2, K), and the share of
             the variance that is common to all of them, (..., N, 2, 1).
         """
+        steps = steps or self.t_out
+        mean, std, shared = self._roll(past, rest, shown, min(steps, self.t_out))
+        while mean.shape[-1] < steps:
+            past = torch.cat([past, mean], -1)[..., -self.t_in :]
+            left = min(steps - mean.shape[-1], self.t_out)
+            ahead, spread, _ = self._roll(past, rest, shown, left)
+            # Errors so far remain, and new ones come beside them.
+            spread = (spread.square() + std[..., -1:].square()).sqrt()
+            mean, std = torch.cat([mean, ahead], -1), torch.cat([std, spread], -1)
+        return mean, std, shared
+
+    def _roll(
+        self, past: Tensor, rest: Tensor, shown: Tensor | None, steps: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """At most K frames from T."""
         motion = _FASTER * past.diff(dim=-1)
         seen = [motion.flatten(-2), past[..., -1], rest[..., 0]]
         out = self.read(torch.cat(seen, -1))
@@ -201,7 +218,7 @@ class RelationalForecast(nn.Module):
         heard = ~torch.eye(count, dtype=torch.bool, device=past.device)
         if shown is not None:
             heard = heard & shown[..., None, :]
-        for _ in range(steps or self.t_out):
+        for _ in range(steps):
             if self.independent:
                 messages = torch.zeros_like(state)
             else:
