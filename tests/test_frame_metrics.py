@@ -265,7 +265,7 @@ def streamed(clip, prediction, found, size):
     for start in range(0, len(prediction), size):
         part = slice(start, start + size)
         metrics.update(
-            Clip(*(field[part] for field in clip)),
+            Clip(*(field[part] for field in clip[:4])),
             prediction[part],
             found and Decomposition(*(field[part] for field in found)),
         )

@@ -206,7 +206,8 @@ def test_a_clip_is_the_same_in_any_batch():
     whole = source.clips(np.arange(50))
     order = np.random.default_rng(0).permutation(50)
     parts = [source.clips(part) for part in np.split(order, [1, 4, 30])]
-    for name, column in whole._asdict().items():
+    for name in ("frames", "positions", "labels", "index"):
+        column = getattr(whole, name)
         shuffled = torch.cat([getattr(part, name) for part in parts])
         torch.testing.assert_close(shuffled, column[order], equal_nan=True, rtol=0, atol=0)
     far = made(counts=(1, 2), seed=5).clips(np.arange(50))
@@ -235,7 +236,8 @@ def test_channels_are_alike_and_types_are_as_said():
     assert torch.equal(
         clips.frames, made(seed=1).clips(np.arange(3)).frames.expand(3, 20, 3, 64, 64)
     )
-    types = [column.dtype for column in clips]
+    assert clips.velocities is None
+    types = [column.dtype for column in clips[:4]]
     assert types == [torch.uint8, torch.float32, torch.int64, torch.int64]
 
 
