@@ -6,11 +6,14 @@ feature groups named `oracle_*` may read the latter.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-KINDS = ("person", "group", "place")
+OBJECTS = ("vehicle", "crosswalk", "zebra", "traffic_light", "sign", "station")
+"""Kinds of track that are no people. Riders count as vehicles; a zebra is a striped crosswalk."""
+
+KINDS = ("person", "group", "place", *OBJECTS)
 """Kinds of track. Behaviour-tagged and bystander pedestrians are one kind: telling them apart
 predicts the label on JAAD. A place is no object, but is asked about as if it were one."""
 
@@ -18,6 +21,8 @@ OCCLUSION = ("none", "part", "full")
 EGO_ACTIONS = ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating")
 TRAFFIC_LIGHT = ("n/a", "red", "green")
 SIGNALS = ("ped_crossing", "ped_sign", "stop_sign", "traffic_light")
+LIGHTS = ("red", "yellow", "green")
+ODOMETRY = ("speed", "heading")
 ORIENTATION = ("pose_front", "pose_back", "pose_left", "pose_right")
 CROSS = ("not-crossing", "crossing")
 TAGS = ("walking", "looking", "lateral", "intends", "tagged")
@@ -48,8 +53,13 @@ class Scene:
         offsets: (K + 1,) int64; the boxes of track k are rows `offsets[k]:offsets[k + 1]`.
         frame: (L,) int32, from 0, strictly increasing in a track. Gaps are real.
         box: (L, 4) float32 pixels: x1, y1, x2, y2, origin top left, y down.
-        cues: (L,) int8 each: what can be seen in that frame (occlusion, orientation, …).
+        cues: (L,) int8 each: what can be seen in that frame (occlusion, orientation, …); `light`,
+            where there is one, is an index into `LIGHTS`.
         labels: (L,) int8 each: what is to be predicted, or reveals it. Never an input.
+        odometry: (F,) float32 each, by the names in `ODOMETRY`: speed in m/s, heading in radians
+            clockwise from north, NaN unknown. Empty if nothing measured it.
+        image: (L, C) float16, what a segmenter's features say of the box; rows of 0 where it found
+            nothing there. None if the images were not looked at.
     """
 
     id: str
@@ -68,6 +78,8 @@ class Scene:
     box: np.ndarray
     cues: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
+    odometry: dict[str, np.ndarray] = field(default_factory=dict)
+    image: np.ndarray | None = None
 
     def rows(self) -> Iterator[tuple[str, slice]]:
         """Yields each track's name with the slice of its rows."""

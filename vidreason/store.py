@@ -19,7 +19,7 @@ from vidreason.scene import Scene
 
 _SCALARS = ("id", "fps", "width", "height", "length", "attributes", "track_ids")
 _ARRAYS = ("ego_action", "kind", "offsets", "frame", "box")
-_TABLES = ("signals", "facts", "cues", "labels")
+_TABLES = ("signals", "facts", "cues", "labels", "odometry")
 
 
 def content_key(paths: Sequence[Path], code: Sequence[Path]) -> str:
@@ -59,14 +59,15 @@ def _pack(scenes: list[Scene]) -> dict[str, Any]:
     }
     arrays = {name: np.concatenate([getattr(s, name) for s in scenes]) for name in _ARRAYS}
     for name in _TABLES:
-        tables = [np.stack(list(getattr(s, name).values())) for s in scenes]
-        arrays[name] = np.concatenate(tables, axis=1)
+        if text["columns"][name]:
+            tables = [np.stack(list(getattr(s, name).values())) for s in scenes]
+            arrays[name] = np.concatenate(tables, axis=1)
     return {"text": np.frombuffer(json.dumps(text).encode(), np.uint8), **arrays}
 
 
 def _unpack(archive: Mapping[str, np.ndarray]) -> list[Scene]:
     text = json.loads(bytes(archive["text"]))
-    arrays = {name: archive[name] for name in (*_ARRAYS, *_TABLES)}
+    arrays = {name: archive[name] for name in (*_ARRAYS, *_TABLES) if name in archive}
     scenes: list[Scene] = []
     frames = tracks = boxes = 0
     for scalars in text["scenes"]:
@@ -76,10 +77,10 @@ def _unpack(archive: Mapping[str, np.ndarray]) -> list[Scene]:
         # One offset more than there are tracks, in every scene before this one and in this one.
         offsets = arrays["offsets"][t.start + len(scenes) : t.stop + len(scenes) + 1]
         b = slice(boxes, boxes := boxes + int(offsets[-1]))
-        part = {"signals": f, "facts": t, "cues": b, "labels": b}
+        part = {"signals": f, "facts": t, "cues": b, "labels": b, "odometry": f}
         tables: dict[str, Any] = {
-            name: dict(zip(text["columns"][name], arrays[name][:, rows], strict=True))
-            for name, rows in part.items()
+            name: dict(zip(columns, arrays[name][:, part[name]], strict=True)) if columns else {}
+            for name, columns in text["columns"].items()
         }
         scenes.append(
             Scene(
