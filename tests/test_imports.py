@@ -27,6 +27,7 @@ LAYERS = [
     {"clip_baselines", "filmstrips", "decompose"},
     {"options", "runs"},
     {"train"},
+    {"prepare"},
     {"demo"},
     {"cli"},
 ]

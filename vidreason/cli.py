@@ -53,6 +53,7 @@ def _parser(argv: Sequence[str]) -> _Parser:
         commands.add_parser(name, help=text, add_help=False)
     _add_data(commands.add_parser("data", help="get, check and window datasets"))
     for name, text in {
+        "prepare": "segment and track videos into a store of instances",
         "evaluate": "score predictions, with confidence intervals and comparisons",
         "demo": "train, predict, score and draw on a simulated street",
     }.items():

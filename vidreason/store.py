@@ -53,7 +53,7 @@ def cached(path: Path, key: str, read: Callable[[], list[Scene]]) -> list[Scene]
 
 
 def _pack(scenes: list[Scene]) -> dict[str, Any]:
-    text = {
+    text: dict[str, Any] = {
         "scenes": [{name: getattr(s, name) for name in _SCALARS} for s in scenes],
         "columns": {name: list(getattr(scenes[0], name)) for name in _TABLES},
     }

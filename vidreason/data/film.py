@@ -1,0 +1,319 @@
+"""A made-up street on film: what the camera saw, in pictures and in true masks.
+
+Drawn are the street of `world.simulate`, its people with a gait, and further cars, far things
+first. Every pixel knows whose it is, so that perception can be held to the truth from end to end.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from vidreason.data.instances import Instances
+from vidreason.data.world import EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
+from vidreason.files import write_atomic
+from vidreason.scene import KINDS
+
+_NEAR = 1.5  # metres before the camera where drawing begins
+_CAR = (1.8, 1.5, 4.2)  # metres: wide, high, long
+_LAMPS = ((200, 30, 30), (60, 200, 80))
+_STRIDE = 8  # pixels of a cell of the features
+_SHOWN = 16  # pixels from which something can be seen
+
+
+class Film:
+    """Pictures and masks of a street, by frame.
+
+    Args:
+        street: What happens.
+
+    Attributes:
+        street: As given.
+        kind: (N,) int8, index into `KINDS`, of the N objects that are drawn: people in the order of
+            the street, then the rest.
+    """
+
+    def __init__(self, street: Street) -> None:
+        place, people = street.place, len(street.people.party)
+        rng = np.random.default_rng((place.seed, place.index, 2))
+        self.street, self.cars = street, traffic(street, rng)  # (F, A, 2) x and z of the near end
+        self.skin = rng.integers(90, 225, (people, 1)) * np.array([1, 0.8, 0.7])
+        self.shirt, self.trousers = rng.integers(20, 235, (2, people, 3))
+        self.paint = rng.integers(20, 235, (self.cars.shape[1], 3))
+        self.walls = rng.integers(70, 190, (24, 3))
+        self.tall = rng.uniform(4, 14, 24)
+        dark = place.time_of_day == "nighttime"
+        self.light = 0.4 if dark else {"clear": 1.0, "cloudy": 0.85, "rain": 0.7}[place.weather]
+        rest = ["vehicle"] * self.cars.shape[1]
+        rest += ["zebra"] * place.zebra + ["traffic_light"] * bool(place.light.any())
+        rest += ["sign"] * place.ped_sign
+        kinds = ["person"] * people + rest
+        self.kind = np.array([KINDS.index(name) for name in kinds], np.int8)
+
+    def __call__(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frame t as picture (H, W, 3) uint8 RGB and numbers (H, W) uint8 of objects, from 1."""
+        canvas = _Canvas(self.street.aim[t], float(self.street.ego_z[t]))
+        street, place = self.street, self.street.place
+        canvas.picture[:] = (150, 185, 215)
+        self._ground(canvas)
+        number = len(street.people.party) + self.cars.shape[1]
+        right = place.kerbs[1]
+        if place.zebra:
+            number += 1
+            across = np.arange(place.kerbs[0] + 0.3, right - 0.3, 1.0)
+            canvas.flat(
+                (place.kerbs[0], right), (place.spot - 1.5, place.spot + 1.5), (84,) * 3, number
+            )
+            for x in across:
+                canvas.flat((x, x + 0.5), (place.spot - 1.5, place.spot + 1.5), (225,) * 3, number)
+        standing: list[tuple[float, Callable[[_Canvas, int, int], None], int]] = []
+        if place.light.any():
+            number += 1
+            standing.append((place.spot + 2, self._traffic_light, number))
+        if place.ped_sign:
+            number += 1
+            standing.append((place.spot - 2, self._sign, number))
+        for a, z in enumerate(self.cars[t, :, 1]):
+            standing.append((z, self._car, a))
+        for p, z in enumerate(street.position[t, :, 1]):
+            standing.append((z, self._person, p))
+        for z, draw, which in sorted(standing, key=lambda one: -one[0]):
+            if z - canvas.ego > _NEAR:
+                draw(canvas, t, which)
+        picture = canvas.picture * self.light if self.light < 1 else canvas.picture
+        return picture.astype(np.uint8), canvas.numbers
+
+    def _ground(self, canvas: "_Canvas") -> None:
+        left, right = self.street.place.kerbs
+        far = canvas.ego + 150
+        # Houses from far to near on both sides, then what lies before them.
+        for k in reversed(range(24)):
+            side, z = (-1, 1)[k % 2], canvas.ego // 12 * 12 + 12 * (k // 2)
+            x = (left - 9) if side < 0 else (right + 9)
+            house = int((z // 12 * 2 + k % 2) % 24)
+            canvas.wall(x, (z, z + 12), self.tall[house], self.walls[house])
+        canvas.flat((left - 9, right + 9), (canvas.ego, far), (128, 122, 115))
+        canvas.flat((left, right), (canvas.ego, far), (84, 84, 88))
+        for x in np.arange(left + LANE, right - 1, LANE):
+            for z in np.arange(canvas.ego // 6 * 6, canvas.ego + 60, 6):
+                canvas.flat((x - 0.06, x + 0.06), (z, z + 3), (200, 200, 190))
+
+    def _traffic_light(self, canvas: "_Canvas", t: int, number: int) -> None:
+        place = self.street.place
+        x, z = place.kerbs[1] + 0.6, place.spot + 2
+        canvas.upright(
+            [(x - 0.05, 0), (x + 0.05, 0), (x + 0.05, 2.6), (x - 0.05, 2.6)], z, (60,) * 3
+        )
+        canvas.upright(
+            [(x - 0.2, 2.6), (x + 0.2, 2.6), (x + 0.2, 3.5), (x - 0.2, 3.5)], z, (25,) * 3, number
+        )
+        if lit := int(place.light[t]):
+            canvas.disc((x, (3.3, 2.8)[lit - 1]), z, 0.13, _LAMPS[lit - 1], number)
+
+    def _sign(self, canvas: "_Canvas", t: int, number: int) -> None:
+        x, z = self.street.place.kerbs[1] + 0.5, self.street.place.spot - 2
+        canvas.upright([(x - 0.04, 0), (x + 0.04, 0), (x + 0.04, 2), (x - 0.04, 2)], z, (90,) * 3)
+        canvas.upright([(x - 0.35, 2), (x + 0.35, 2), (x, 2.6)], z, (30, 70, 190), number)
+
+    def _car(self, canvas: "_Canvas", t: int, a: int) -> None:
+        x, near = self.cars[t, a]
+        wide, high, long = _CAR
+        number, paint = len(self.street.people.party) + 1 + a, self.paint[a]
+        corners = [
+            (x + side * wide / 2, y, near + depth)
+            for side in (-1, 1)
+            for y in (0.2, high)
+            for depth in (0, long)
+        ]
+        canvas.hull(corners, paint * 0.8, number)
+        half = wide / 2
+        canvas.upright(
+            [(x - half, 0.2), (x + half, 0.2), (x + half, 0.9), (x - half, 0.9)],
+            near,
+            paint,
+            number,
+        )
+        glass = [(x - half, 0.9), (x + half, 0.9), (x + 0.7, high), (x - 0.7, high)]
+        canvas.upright(glass, near, (45, 55, 65), number)
+        for side in (-1, 1):
+            canvas.disc((x + side * 0.6, 0.65), near, 0.12, (245, 245, 220), number)
+
+    def _person(self, canvas: "_Canvas", t: int, p: int) -> None:
+        street = self.street
+        (x, z), high = street.position[t, p], street.people.height[p]
+        heading, phase = street.heading[t, p], street.stride[t, p]
+        broad = high * (0.13 * abs(np.cos(heading)) + 0.075 * abs(np.sin(heading)))
+        # Legs and arms swing along the heading; seen from the front that is out of the picture.
+        swing = 0.2 * high * np.sin(phase) * np.sin(heading) * min(street.speed[t, p] / 1.4, 1)
+        hip, neck, thick = 0.5 * high, 0.84 * high, 0.055 * high
+        number = p + 1
+        for side in (-1, 1):
+            foot, top = x + side * (swing + 0.3 * broad), x + side * 0.3 * broad
+            leg = [(top - thick, hip), (top + thick, hip), (foot + thick, 0), (foot - thick, 0)]
+            canvas.upright(leg, z, self.trousers[p], number)
+        hand = x + 0.8 * swing
+        canvas.upright(
+            [(x - broad, neck), (x + broad, neck), (hand + 0.03, hip), (hand - 0.03, hip)],
+            z,
+            self.shirt[p] * 0.8,
+            number,
+        )
+        low = 0.8 * broad
+        canvas.upright(
+            [(x - broad, neck), (x + broad, neck), (x + low, hip - 0.02), (x - low, hip - 0.02)],
+            z,
+            self.shirt[p],
+            number,
+        )
+        canvas.disc((x, 0.925 * high), z, 0.075 * high, self.skin[p], number)
+
+
+class _Canvas:
+    """A picture and its numbers, drawn in metres: x right of the lane, y up, z ahead."""
+
+    def __init__(self, aim: np.ndarray, ego: float) -> None:
+        self.picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        self.numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
+        self.aim, self.ego = aim, ego
+
+    def _pixels(self, points: Sequence[tuple[float, float, float]]) -> np.ndarray:
+        x, y, z = np.array(points, float).T
+        scale = FOCAL / np.maximum(z - self.ego, _NEAR)
+        return np.stack([scale * x + self.aim[0], scale * (EYE - y) + self.aim[1]], 1)
+
+    def _fill(self, pixels: np.ndarray, colour: object, number: int) -> None:
+        polygon = np.rint(np.clip(pixels, -30000, 30000)).astype(np.int32)
+        cv2.fillPoly(self.picture, [polygon], tuple(float(c) for c in colour))  # type: ignore[attr-defined]
+        cv2.fillPoly(self.numbers, [polygon], number)
+
+    def flat(
+        self, x: tuple[float, float], z: tuple[float, float], colour: object, number: int = 0
+    ) -> None:
+        """A rectangle on the ground."""
+        if z[1] - self.ego > _NEAR:
+            corners = [(x[0], 0, z[0]), (x[1], 0, z[0]), (x[1], 0, z[1]), (x[0], 0, z[1])]
+            self._fill(self._pixels(corners), colour, number)
+
+    def wall(self, x: float, z: tuple[float, float], high: float, colour: object) -> None:
+        """A rectangle along the street."""
+        if z[1] - self.ego > _NEAR:
+            corners = [(x, 0, z[0]), (x, high, z[0]), (x, high, z[1]), (x, 0, z[1])]
+            self._fill(self._pixels(corners), colour, 0)
+
+    def upright(
+        self, points: list[tuple[float, float]], z: float, colour: object, number: int = 0
+    ) -> None:
+        """A polygon that faces the camera."""
+        self._fill(self._pixels([(x, y, z) for x, y in points]), colour, number)
+
+    def hull(self, points: list[tuple[float, float, float]], colour: object, number: int) -> None:
+        """The convex hull of points."""
+        pixels = self._pixels(points).astype(np.float32)
+        self._fill(cv2.convexHull(pixels)[:, 0], colour, number)
+
+    def disc(
+        self, at: tuple[float, float], z: float, radius: float, colour: object, number: int
+    ) -> None:
+        """A disc that faces the camera."""
+        turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+        ring = [(at[0] + radius * np.cos(a), at[1] + radius * np.sin(a)) for a in turn]
+        self.upright(ring, z, colour, number)
+
+
+def traffic(street: Street, rng: np.random.Generator) -> np.ndarray:
+    """Other cars, (F, A, 2) metres: x and z of the end that is nearer to the camera.
+
+    Parked ones stand off the road; those in the lanes left of the camera come toward it, or drive
+    the same way where the street is one-way. They stop for people on the road.
+    """
+    place = street.place
+    left, right = place.kerbs
+    lanes = np.arange(left + LANE / 2, -LANE / 2, LANE)
+    parked = [(side, z) for side in (left - 7, right + 7) for z in rng.uniform(5, 70, 3)]
+    moving = [(x, z) for x in lanes for z in rng.uniform(0, 60, 1) + [20, 60]]
+    start = np.array([*parked, *moving])
+    way = np.repeat([0, 1 if place.one_way else -1], [len(parked), len(moving)])
+    speed = place.cruise * rng.uniform(0.8, 1.2, len(start)) * abs(way)
+    cruise, track = speed.copy(), [start]
+    for t in range(1, place.length):
+        now = track[-1]
+        x, z = street.position[t].T
+        on_road = (x > left - 0.5) & (x < right + 0.5)
+        # The gap ahead of the bumper that leads, to whoever is on the road there.
+        bumper = now[:, 1] + (way > 0) * _CAR[2]
+        gap = np.where(on_road, way[:, None] * (z - bumper[:, None]) - 3, np.inf)
+        gap = np.where(gap > -3, gap, np.inf).min(1, initial=np.inf)
+        same = (now[:, 0] == now[:, None, 0]) & (way[:, None] != 0)
+        apart = way[:, None] * (now[:, 1] - now[:, None, 1]) - _CAR[2] - 2
+        gap = np.minimum(
+            gap,
+            np.where(
+                same & (apart > -_CAR[2] - 2) & ~np.eye(len(now), dtype=bool), apart, np.inf
+            ).min(1),
+        )
+        allowed = np.sqrt(2 * 4.0 * np.maximum(gap, 0))
+        speed = np.clip(np.minimum(cruise, allowed), speed - 8 / FPS, speed + 2 / FPS).clip(0)
+        track.append(now + np.stack([np.zeros(len(now)), way * speed / FPS], 1))
+    return np.stack(track)
+
+
+class TrueMasks:
+    """A segmenter that knows the truth; its features are the colours of the picture."""
+
+    features = 3
+
+    def __init__(self, film: Film) -> None:
+        self.film = film
+
+    def __call__(self, frame: np.ndarray, number: int) -> Instances:
+        """Instances of frame `number`, but for those of whom others leave a few pixels at most."""
+        _, numbers = self.film(number)
+        there = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256) >= _SHOWN)
+        there = there[there > 0]
+        rank = np.zeros(256, np.uint8)
+        rank[there] = np.arange(1, len(there) + 1)
+        kind = self.film.kind[there - 1]
+        coarse = cv2.resize(
+            frame, (WIDTH // _STRIDE, HEIGHT // _STRIDE), interpolation=cv2.INTER_AREA
+        )
+        return Instances(
+            image=rank[numbers],
+            label=[KINDS[k] for k in kind],
+            kind=kind,
+            score=np.ones(len(there), np.float32),
+            features=np.moveaxis(coarse, 2, 0).astype(np.float32) / 255,
+        )
+
+
+def write_film(path: Path, film: Film) -> None:
+    """Writes the pictures as H.264 in mp4, which browsers play."""
+    frames = (film(t)[0] for t in range(film.street.place.length))
+    write_video(path, frames, FPS)
+
+
+def write_video(path: Path, frames: Iterator[np.ndarray], fps: float, quality: int = 23) -> None:
+    """Writes frames (H, W, 3) uint8 RGB of even sides as H.264 in mp4, which browsers play.
+
+    Args:
+        path: Of the new file.
+        frames: All of one size.
+        fps: Frames per second.
+        quality: CRF of x264; smaller is better and larger.
+    """
+    with (
+        write_atomic(path) as temporary,
+        av.open(temporary, "w", options={"movflags": "+faststart"}) as file,
+    ):
+        stream = None
+        for frame in frames:
+            if stream is None:
+                stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.options = {"crf": str(quality), "preset": "veryfast"}
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if stream is not None:
+            file.mux(stream.encode())
