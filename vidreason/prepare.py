@@ -101,13 +101,14 @@ def prepare_video(job: Job, wait: bool = True) -> str:
         for stale in out.parent.glob(f".*-{out.name}"):
             stale.unlink()
         segment = _segmenter(job.make)
-        tracker = Tracker(video.fps / job.every)
+        tracker = Tracker(video.fps / job.every, segment.features)
         with write_atomic(out) as path, Writer(path, facts, segment.features) as writer:
             for number, frame in video.frames(job.every):
                 found = segment(frame, number)
                 mask = masks.encode(found.image, len(found.kind))
-                track = tracker(found.image, found.kind, masks.boxes(mask))
-                writer.add(number, found, track, mask)
+                look = masks.pool(found.features, found.image, len(found.kind))
+                track = tracker(found.image, found.kind, masks.boxes(mask), look)
+                writer.add(number, found, track, mask, look)
                 _advance()
     return "prepared"
 

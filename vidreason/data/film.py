@@ -21,7 +21,7 @@ _NEAR = 1.5  # metres before the camera where drawing begins
 _CAR = (1.8, 1.5, 4.2)  # metres: wide, high, long
 _LAMPS = ((200, 30, 30), (60, 200, 80))
 _STRIDE = 8  # pixels of a cell of the features
-_SHOWN = 16  # pixels from which something can be seen
+_SHOWN = 64  # pixels; of less no segmenter makes anything
 
 
 class Film:

@@ -74,10 +74,25 @@ class Writer:
         self.file = pa.ipc.new_file(path, self.schema)
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, frame: int, found: Instances, track: np.ndarray, mask: masks.Masks) -> None:
-        """Adds the instances of a frame, with the tracks (N,) they belong to."""
+    def add(
+        self,
+        frame: int,
+        found: Instances,
+        track: np.ndarray,
+        mask: masks.Masks,
+        feature: np.ndarray,
+    ) -> None:
+        """Adds the N instances of a frame.
+
+        Args:
+            frame: Its number, greater than the last one.
+            found: What they are.
+            track: (N,) numbers of the tracks they belong to.
+            mask: Their masks.
+            feature: (N, C).
+        """
         order = np.argsort(track)
-        box, pooled = masks.boxes(mask), masks.pool(found.features, found.image, len(track))
+        box = masks.boxes(mask)
         counts = pa.ListArray.from_arrays(mask.offsets, mask.counts)
         self.rows.append(
             {
@@ -89,7 +104,8 @@ class Writer:
                 **{name: box[order, n] for n, name in enumerate(_CORNERS)},
                 "mask": counts.take(order),
                 "feature": pa.FixedSizeListArray.from_arrays(
-                    pooled[order].astype(np.float16).ravel(), type=self.schema.field("feature").type
+                    feature[order].astype(np.float16).ravel(),
+                    type=self.schema.field("feature").type,
                 ),
             }
         )

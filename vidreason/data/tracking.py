@@ -4,6 +4,7 @@ As in SORT (Bewley et al., ICIP 2016), boxes move on at constant velocity and ar
 intersection over union. Two things come to that, since one who passes behind another shows only in
 part: the overlap of the masks themselves, and how much of what is visible lies in the expected box.
 For the same reason a box shrinks slowly, and moves only as far as it must to hold what is visible.
+Among those who come into question, likeness helps to choose (as in Deep SORT, Wojke et al., 2017).
 """
 
 import numpy as np
@@ -16,7 +17,9 @@ _PART = 0.5  # score of one who is seen in part, in the place where the whole is
 _SHRINK = 0.5  # of a side, at most, in a second; what shrinks faster is being hidden
 _GAIN = 0.5  # of the velocity, from where a box is and not where it was expected
 _DAMP = 0.9  # of the velocity, in each frame without being seen
-_MARGIN = 0.1, 0.5  # around one who is out of sight, in sides: more in each frame, and at most
+_LOOKS, _ALIKE = 0.2, 0.3  # score of looking alike, beyond that likeness
+_RENEW = 0.3  # share of the newest look in how a track looks
+_MARGIN = 0.1, 1.0  # around one who is out of sight, in sides: more in each frame, and at most
 _PATIENCE = 2.0  # seconds that one may be out of sight
 _GRID = 2  # every second pixel of every second row will do to compare masks
 
@@ -48,15 +51,26 @@ def assign(score: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     return rows[kept], columns[kept]
 
 
+def alike(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Cosine similarity (M, N) of features (M, C) and (N, C), each standardised over all rows."""
+    both = np.concatenate([one, two])
+    if not both.size:
+        return np.zeros((len(one), len(two)))
+    both = (both - both.mean(0)) / (both.std(0) + 1e-6)
+    both /= np.linalg.norm(both, axis=1, keepdims=True) + 1e-6
+    return both[: len(one)] @ both[len(one) :].T
+
+
 class Tracker:
     """Gives the instances of successive frames the numbers of their tracks, from 0.
 
     Args:
         fps: Frames per second that are looked at; one who is out of sight for more than two seconds
             comes back as another.
+        features: C, width of what instances look like.
     """
 
-    def __init__(self, fps: float) -> None:
+    def __init__(self, fps: float, features: int) -> None:
         self.patience = max(2, round(_PATIENCE * fps))
         self.shrink = _SHRINK ** (1 / fps)
         self.count = 0
@@ -70,14 +84,18 @@ class Tracker:
         self.age = np.empty(0, np.int64)  # times that it was there
         self.box = np.empty((0, 4))  # of the whole, hidden or not
         self.velocity = np.empty((0, 2))
+        self.look = np.empty((0, features))
 
-    def __call__(self, image: np.ndarray, kind: np.ndarray, box: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, kind: np.ndarray, box: np.ndarray, look: np.ndarray
+    ) -> np.ndarray:
         """Tracks (N,) int32 of the instances of the next frame.
 
         Args:
             image: (H, W) numbers of the instances 1 to N; 0 is nobody.
             kind: (N,) what they are; a track keeps its kind.
             box: (N, 4) pixels: x1, y1, x2, y2.
+            look: (N, C) features of the instances; any scale will do.
         """
         height, width = image.shape
         image = image[::_GRID, ::_GRID]
@@ -94,6 +112,8 @@ class Tracker:
             there = self.number > 0
             masks = overlaps(self.image, image, (self.instances, len(kind)))
             score[there] += masks[self.number[there] - 1]
+        liking = _LOOKS * (alike(self.look, look) - _ALIKE)
+        score = np.where(score > 0, score + liking, 0)
         score[self.kind[:, None] != kind] = 0
         old, new = assign(score, _LEAST)
 
@@ -106,6 +126,8 @@ class Tracker:
         gain = np.where(first, 1, _GAIN) / (self.unseen[old, None] + 1)
         self.velocity[old] += gain * (start + size / 2 - middle)
         self.age[old] += 1
+        open_ = area(box[new]) > size.prod(1) / 2  # of one who is hidden a part may look otherwise
+        self.look[old[open_]] += _RENEW * (look[new[open_]] - self.look[old[open_]])
         self.unseen += 1
         self.unseen[old] = self.number[:] = 0
         self.number[old] = new + 1
@@ -124,6 +146,7 @@ class Tracker:
             "unseen": zeros,
             "age": zeros + 1,
             "box": box[fresh],
+            "look": look[fresh],
             "velocity": np.zeros((len(fresh), 2)),
         }
         for name, rows in more.items():
