@@ -1,10 +1,13 @@
 """Clips of bright rectangles that move on black, and a segmenter that finds these."""
 
+import os
+
 import cv2
 import numpy as np
 
 from vidreason.data.film import write_video
 from vidreason.data.instances import Instances
+from vidreason.prepare import Job, find_videos
 from vidreason.scene import KINDS
 
 
@@ -46,12 +49,15 @@ class Blobs:
         )
 
 
+def jobs(clips, store, make=Blobs, every=1):
+    videos = find_videos([clips])
+    return [Job(name, path, store, "blobs", make, every) for name, path in videos.items()]
+
+
 class Crash(Blobs):
-    """Ends its process at clip-like frames that are bright all over."""
+    """Ends its process at frames that are bright all over."""
 
     def __call__(self, frame, number):
         if frame.mean() > 200:
-            import os
-
             os._exit(9)
         return super().__call__(frame, number)

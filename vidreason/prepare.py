@@ -97,9 +97,7 @@ def prepare_video(job: Job, wait: bool = True) -> str:
                 problem = f"was made of, or with, another {', '.join(differ)}"
                 raise DataError(out, problem, "delete it, or give another --out")
             return "kept"
-        # What a killed process has left; nobody else writes while the lock is held.
-        for stale in out.parent.glob(f".*-{out.name}"):
-            stale.unlink()
+        _sweep(out)
         segment = _segmenter(job.make)
         tracker = Tracker(video.fps / job.every, segment.features)
         with write_atomic(out) as path, Writer(path, facts, segment.features) as writer:
@@ -111,6 +109,12 @@ def prepare_video(job: Job, wait: bool = True) -> str:
                 writer.add(number, found, track, mask, look)
                 _advance()
     return "prepared"
+
+
+def _sweep(out: Path) -> None:
+    """Clears away what a killed process has left of a file that nobody else is writing."""
+    for stale in out.parent.glob(f".*-{out.name}"):
+        stale.unlink()
 
 
 @cache
@@ -201,6 +205,7 @@ def _run_local(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
             outcome = pool.submit(_outcome, job, wait).result()
         except BrokenProcessPool:
             pool.shutdown()
+            _sweep(job.store / f"{job.name}{SUFFIX}")
             problem = "killed the process that was preparing it"
             return str(DataError(job.path, problem, "check the file, and the memory"))
         free.append(pool)

@@ -99,12 +99,6 @@ class Segmenter:
         )[0]
         ids = segments["segmentation"].cpu().numpy()
         features = found.pixel_decoder_last_hidden_state[0].float().cpu().numpy()
-        # The processor pads at the right and below, to whole cells of the coarsest features.
-        seen = inputs["pixel_mask"][0].cpu().numpy()
-        part = [
-            -(-int(seen.any(1 - axis).sum()) * n // seen.shape[axis])
-            for axis, n in enumerate(features.shape[1:])
-        ]
         parts = _pieces(ids, segments["segments_info"], self.kind)
         image = np.zeros(size, np.uint16)
         for place, (mask, _) in enumerate(parts, 1):
@@ -115,7 +109,7 @@ class Segmenter:
             label=[self.label[i["label_id"]] for i in info],
             kind=np.array([self.kind[i["label_id"]] for i in info], np.int8),
             score=np.array([i["score"] for i in info], np.float32),
-            features=features[:, : part[0], : part[1]],
+            features=features,
         )
 
 
