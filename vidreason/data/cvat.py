@@ -7,7 +7,7 @@ is first rewritten into it by ElementTree.
 """
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import unescape
 from pathlib import Path
 from pyexpat import ExpatError, ParserCreate
@@ -16,7 +16,8 @@ import numpy as np
 
 from vidreason.errors import DataError
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 256 << 20  # a video of PIE takes tens
+_CORRECT = "correct the file, or restore it as the data set's card says"
 _MEND = "restore the file, for example with `vidreason data get`"
 
 
@@ -122,3 +123,72 @@ def repeated_tags(
         numbers.append(number)
         rows.append(row)
     return numbers, rows, distinct
+
+
+def code_of(path: Path, name: str, value: str, known: Sequence[str], place: str) -> int:
+    """Index of a word among those known.
+
+    Raises:
+        DataError: It is none of them.
+    """
+    try:
+        return known.index(value)
+    except ValueError:
+        problem = f"{name}={value!r} is not one of {', '.join(known)}"
+        raise DataError(path, problem, _CORRECT, place) from None
+
+
+def box_numbers(
+    path: Path,
+    layout: list[str],
+    numbers: list[str],
+    ids: list[str],
+    offsets: np.ndarray,
+    length: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (L,) int32 and boxes (L, 4) float32 px of tracks, from the attributes of their boxes.
+
+    Args:
+        path: Of the file, for errors.
+        layout: What stands between the values of a box's attributes, such as ` frame=`.
+        numbers: The values, box by box.
+        ids: K names of tracks.
+        offsets: (K + 1,) first box of each track.
+        length: Frames of the video.
+
+    Raises:
+        DataError: Values that are no numbers, boxes without extent, frames that do not increase.
+    """
+    names = [name.strip(" =") for name in layout[:-1]]  # the last is what follows the last value
+    if numbers and not {"frame", "xtl", "ytl", "xbr", "ybr"} <= set(names):
+        raise DataError(path, f"box has attributes {names}", _CORRECT)
+
+    def fail(bad: np.ndarray | np.bool, problem: str) -> None:
+        if bad.any():
+            row = int(bad.argmax())
+            track = int(np.searchsorted(offsets, row, side="right")) - 1
+            seen = dict(zip(names, numbers[row * len(names) :], strict=False))
+            place = f"track {ids[track]}, frame {seen['frame']}"
+            corners = {name: seen[name] for name in ("xtl", "ytl", "xbr", "ybr")}
+            raise DataError(path, f"{problem} {corners}", _CORRECT, place)
+
+    try:
+        flat = np.fromiter(map(float, numbers), np.float64, len(numbers))
+    except ValueError as error:
+        raise DataError(path, f"box attribute is not a number ({error})", _CORRECT) from None
+    table = flat.reshape(-1, len(names)) if names else np.empty((0, 1))
+    column = {name: table[:, i] for i, name in enumerate(names)}
+    if not names:
+        return np.empty(0, np.int32), np.empty((0, 4), np.float32)
+    box = np.stack([column[name] for name in ("xtl", "ytl", "xbr", "ybr")], axis=1)
+    fail(~np.isfinite(box).all(1), "box is not finite")
+    fail((box[:, 2:] <= box[:, :2]).any(1), "degenerate box")
+    frame = column["frame"]
+    fail(
+        ~((frame >= 0) & (frame < length) & (frame == np.floor(frame))),
+        f"not a frame of {length}",
+    )
+    new_track = np.zeros(len(frame), bool)
+    new_track[offsets[:-1]] = True
+    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames do not increase")
+    return frame.astype(np.int32), box.astype(np.float32)

@@ -14,6 +14,8 @@ import numpy as np
 
 from vidreason.data.cvat import (
     attributes,
+    box_numbers,
+    code_of,
     content,
     named_values,
     read_xml,
@@ -264,14 +266,6 @@ def read_video(root: Path, video: str, partial: bool = False) -> Scene:
     )
 
 
-def _code(path: Path, name: str, value: str, known: Sequence[str], place: str) -> int:
-    try:
-        return known.index(value)
-    except ValueError:
-        problem = f"{name}={value!r} is not one of {', '.join(known)}"
-        raise DataError(path, problem, _MEND, place) from None
-
-
 def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
     ids: list[str] = []
     old_ids: list[str] = []
@@ -306,7 +300,7 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
                 where = f"track {values.get('id', len(ids) + 1)}, frame {number}"
                 coded.append(
                     tuple(
-                        _code(path, name, values.get(name, "(missing)"), words, where)
+                        code_of(path, name, values.get(name, "(missing)"), words, where)
                         if name in known
                         else -1
                         for name, words in _TAGS.items()
@@ -327,53 +321,10 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
         counts.append(len(tags) - first)
 
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-    frame, box = _box_numbers(path, layout or [], numbers, ids, offsets, length)
+    frame, box = box_numbers(path, layout or [], numbers, ids, offsets, length)
     codes = np.array(coded or np.empty((0, len(_TAGS))), np.int8).reshape(-1, len(_TAGS))
     columns = np.ascontiguousarray(codes[tags].T) if tags else np.empty((len(_TAGS), 0), np.int8)
     return _Tracks(ids, old_ids, labels, offsets, frame, box, columns)
-
-
-def _box_numbers(
-    path: Path,
-    layout: list[str],
-    numbers: list[str],
-    ids: list[str],
-    offsets: np.ndarray,
-    length: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    names = [name.strip(" =") for name in layout[:-1]]  # the last is what follows the last value
-    if numbers and not {"frame", "xtl", "ytl", "xbr", "ybr"} <= set(names):
-        raise DataError(path, f"box has attributes {names}", _MEND)
-
-    def fail(bad: np.ndarray | np.bool, problem: str) -> None:
-        if bad.any():
-            row = int(bad.argmax())
-            track = int(np.searchsorted(offsets, row, side="right")) - 1
-            seen = dict(zip(names, numbers[row * len(names) :], strict=False))
-            place = f"track {ids[track]}, frame {seen['frame']}"
-            corners = {name: seen[name] for name in ("xtl", "ytl", "xbr", "ybr")}
-            raise DataError(path, f"{problem} {corners}", _MEND, place)
-
-    try:
-        flat = np.fromiter(map(float, numbers), np.float64, len(numbers))
-    except ValueError as error:
-        raise DataError(path, f"box attribute is not a number ({error})", _MEND) from None
-    table = flat.reshape(-1, len(names)) if names else np.empty((0, 1))
-    column = {name: table[:, i] for i, name in enumerate(names)}
-    if not names:
-        return np.empty(0, np.int32), np.empty((0, 4), np.float32)
-    box = np.stack([column[name] for name in ("xtl", "ytl", "xbr", "ybr")], axis=1)
-    fail(~np.isfinite(box).all(1), "box is not finite")
-    fail((box[:, 2:] <= box[:, :2]).any(1), "degenerate box")
-    frame = column["frame"]
-    fail(
-        ~((frame >= 0) & (frame < length) & (frame == np.floor(frame))),
-        f"not a frame of {length}",
-    )
-    new_track = np.zeros(len(frame), bool)
-    new_track[offsets[:-1]] = True
-    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames do not increase")
-    return frame.astype(np.int32), box.astype(np.float32)
 
 
 def _read_facts(path: Path, ids: list[str], behaviour: np.ndarray) -> dict[str, np.ndarray]:
@@ -390,7 +341,7 @@ def _read_facts(path: Path, ids: list[str], behaviour: np.ndarray) -> dict[str, 
             value = values.get(name, "(missing)")
             place = f"pedestrian {values['id']}"
             try:
-                facts[name][k] = _code(path, name, value, words, place) if words else int(value)
+                facts[name][k] = code_of(path, name, value, words, place) if words else int(value)
             except (ValueError, OverflowError):
                 problem = f"{name}={value!r} is not a whole number"
                 raise DataError(path, problem, _MEND, place) from None
@@ -413,7 +364,7 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
             continue
         coded = [
             [
-                _code(
+                code_of(
                     path,
                     name,
                     row.get(name, "(missing)"),
@@ -449,7 +400,7 @@ def _frame_codes(
     codes = {}
     for name, words in names.items():
         coded = [
-            _code(
+            code_of(
                 path,
                 name,
                 row.get(name, "(missing)"),
