@@ -1,0 +1,313 @@
+"""PIE: boxes of everything on the street, attributes and odometry as XML, to `Scene`.
+
+Format: the README of github.com/aras62/PIE (Rasouli et al., ICCV 2019). The files are CVAT's, as
+JAAD's are, but hours long and with vehicles, lights, signs, crosswalks and stations as tracks.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidreason.data.cvat import attributes, box_numbers, code_of, content, read_xml, start_tags
+from vidreason.data.cvat import named_values as values_of
+from vidreason.data.jaad import FACTS as JAAD_FACTS
+from vidreason.data.jaad import LABELS
+from vidreason.errors import DataError
+from vidreason.files import progress
+from vidreason.scene import CROSS, KINDS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
+from vidreason.store import cached, content_key
+
+FPS = 30.0
+FOLDERS = {"annotations": "_annt", "annotations_attributes": "_attributes"}
+VEHICLE = "annotations_vehicle"
+SETS = {"train": (1, 2, 4), "val": (5, 6), "test": (3,)}
+"""Numbers of the sets of each split, by the counts of Kotseruba et al. (WACV 2021)."""
+
+_KIND = {
+    "pedestrian": "person",
+    "vehicle": "vehicle",
+    "traffic_light": "traffic_light",
+    "sign": "sign",
+    "crosswalk": "crosswalk",
+    "transit_station": "station",
+}
+_NONE = "__undefined__"
+# Words of the files, with what they are here; -1 is unknown, or not asked.
+_WORDS: dict[str, dict[str, int]] = {
+    "occlusion": {word: i for i, word in enumerate(OCCLUSION)} | {str(i): i for i in range(3)},
+    "cross": {word: i for i, word in enumerate(CROSS)} | {"crossing-irrelevant": -1},
+    "action": {word: i for i, word in enumerate(LABELS["action"])} | {_NONE: -1},
+    "look": {word: i for i, word in enumerate(LABELS["look"])} | {_NONE: -1},
+    "gesture": {
+        word: i
+        for i, word in enumerate(
+            (_NONE, "hand_ack", "hand_yield", "hand_rightofway", "other", "nod")
+        )
+    },
+    "state": {word: i for i, word in enumerate(LIGHTS)} | {_NONE: -1},
+}
+_ASKED = {
+    "pedestrian": ("occlusion", "cross", "action", "look", "gesture"),
+    "traffic_light": ("state",),
+}
+FACTS: dict[str, tuple[str, ...] | None] = {
+    "crossing": None,
+    "crossing_point": None,
+    "critical_point": None,
+    "exp_start_point": None,
+    "num_lanes": None,
+    "age": ("child", "young", "adult", "senior"),
+    "gender": ("n/a", "female", "male"),
+    "signalized": ("n/a", "C", "S", "CS"),
+    "traffic_direction": ("OW", "TW"),
+}
+_PERCENT = "intention_prob"
+_MEND = "restore it as datasets/pie/README.md says"
+
+
+def splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Videos of `train`, `val` and `test`, by the number of their set."""
+    return {split: tuple(n for n in names if int(n[3:5]) in sets) for split, sets in SETS.items()}
+
+
+def read_pie(root: Path, cache: bool = True) -> list[Scene]:
+    """Reads every video under `root`, by set and number; a second read comes from a cache there.
+
+    Any part of the sets and videos will do.
+
+    Raises:
+        DataError: Nothing there, or the first file that is missing, damaged or contradicts another.
+    """
+    if not (root / "annotations").is_dir():
+        mend = "a root of PIE has annotations, annotations_attributes, annotations_vehicle"
+        raise DataError(root / "annotations", "no such folder", mend)
+    found = sorted((root / "annotations").glob("set[0-9][0-9]/video_*_annt.xml"))
+    names = [f"{p.parent.name}/{p.name.removesuffix('_annt.xml')}" for p in found]
+    if not names:
+        raise DataError(root / "annotations", "holds no set01/video_0001_annt.xml", _MEND)
+
+    def read() -> list[Scene]:
+        scenes = []
+        with progress() as bar:
+            task = bar.add_task("reading PIE", total=len(names))
+            for name in names:
+                scenes.append(read_video(root, name))
+                bar.advance(task)
+        return scenes
+
+    if not cache:
+        return read()
+    paths = [annotation_path(root, folder, name) for name in names for folder in FOLDERS]
+    paths += [p for name in names if (p := annotation_path(root, VEHICLE, name)).exists()]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(path, "no such file", _MEND)
+    code = [Path(__file__), Path(__file__).with_name("cvat.py")]
+    code += [Path(__file__).parents[1] / n for n in ("scene.py", "store.py")]
+    return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
+
+
+def annotation_path(root: Path, folder: str, video: str) -> Path:
+    """Path of one of the three files of a video such as `set01/video_0001`."""
+    return root / folder / f"{video}{FOLDERS.get(folder, '_obd')}.xml"
+
+
+def read_video(root: Path, video: str) -> Scene:
+    """Reads the files of one video; that of the vehicle may be missing.
+
+    Crossing points without a box are moved to the box before them, with a warning: windows end at
+    boxes.
+
+    Raises:
+        DataError: A file is missing, damaged or contradicts another; says where.
+    """
+    path = annotation_path(root, "annotations", video)
+    meta, _, body = read_xml(path).partition("</meta>")
+    try:
+        length = int(content(meta, "size"))
+        width, height = int(content(meta, "width")), int(content(meta, "height"))
+        if not all(0 < n < 10_000_000 for n in (length, width, height)):
+            raise ValueError
+    except ValueError:
+        problem = "meta/task lacks size or original_size as positive whole numbers"
+        raise DataError(path, problem, _MEND) from None
+    ids, labels, offsets, frame, box, tags = _tracks(path, body, length)
+    facts = _facts(annotation_path(root, "annotations_attributes", video), ids)
+    _move_points(path, facts["crossing_point"], ids, offsets, frame)
+    vehicle = annotation_path(root, VEHICLE, video)
+    gesture = tags["gesture"]
+    hand = np.where((gesture >= 0) & (gesture < 5), gesture, np.minimum(gesture, 0))
+    nod = np.where(gesture < 0, -1, gesture == 5)
+    unknown = np.full(len(frame), -1, np.int8)
+    return Scene(
+        id=video,
+        fps=FPS,
+        width=width,
+        height=height,
+        length=length,
+        attributes={},
+        ego_action=np.full(length, -1, np.int8),
+        signals=dict.fromkeys(SIGNALS, np.full(length, -1, np.int8)),
+        track_ids=tuple(ids),
+        kind=np.array([KINDS.index(_KIND[label]) for label in labels], np.int8),
+        facts=facts,
+        offsets=offsets,
+        frame=frame,
+        box=box,
+        cues={"occlusion": tags["occlusion"], "light": tags["state"]},
+        labels={
+            "cross": tags["cross"],
+            "action": tags["action"],
+            "look": tags["look"],
+            "nod": nod.astype(np.int8),
+            "hand_gesture": hand.astype(np.int8),
+            "reaction": unknown,
+        },
+        odometry=_odometry(vehicle, length) if vehicle.exists() else _no_odometry(length),
+    )
+
+
+def _tracks(
+    path: Path, body: str, length: int
+) -> tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    ids: list[str] = []
+    known: set[str] = set()
+    labels: list[str] = []
+    counts: list[int] = []
+    numbers: list[str] = []
+    rows: list[int] = []
+    blocks: dict[tuple[str, str], int] = {}  # label and tags of a box -> row of `coded`
+    coded: list[list[int]] = []
+    names: list[str] = []
+    layout: list[str] | None = None
+    hidden = 0
+    for head, boxes in start_tags(body, "track"):
+        label = attributes(head).get("label", "")
+        place = f"track {len(ids) + 1}"
+        if label not in _KIND:
+            raise DataError(path, f"label={label!r} is not one of {', '.join(_KIND)}", _MEND, place)
+        first, name = len(rows), ""
+        for box_head, block in start_tags(boxes, "box"):
+            parts = box_head.split('"')
+            if layout is None:
+                layout = parts[0::2]
+                hidden = next((i for i, n in enumerate(layout) if n.strip(" =") == "outside"), -1)
+            elif parts[0::2] != layout:
+                raise DataError(path, f"box attributes differ: {box_head!r}", _MEND, place)
+            row = blocks.get((label, block))
+            if row is None:
+                values = values_of(block)
+                row = blocks[label, block] = len(coded)
+                asked = _ASKED.get(label, ())
+                where = f"track {values.get('id', len(ids) + 1)}"
+                coded.append([_code(path, tag, values, tag in asked, where) for tag in _WORDS])
+                names.append(values.get("id", ""))
+            if name and names[row] != name:
+                problem = f"boxes name {name!r} and {names[row]!r} where one is expected"
+                raise DataError(path, problem, _MEND, place)
+            name = names[row]
+            # CVAT writes a box also where a track is interrupted.
+            if hidden >= 0 and parts[2 * hidden + 1] == "1":
+                continue
+            numbers += parts[1::2]
+            rows.append(row)
+        if len(rows) == first:
+            continue
+        if not name or name in known:
+            problem = f"track {name!r} occurs twice" if name else "has no id"
+            raise DataError(path, problem, _MEND, place)
+        known.add(name)
+        ids.append(name)
+        labels.append(label)
+        counts.append(len(rows) - first)
+    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+    frame, box = box_numbers(path, layout or [], numbers, ids, offsets, length)
+    table = np.array(coded or np.empty((0, len(_WORDS))), np.int8).reshape(-1, len(_WORDS))
+    columns = table[np.array(rows, np.int64)].T
+    return ids, labels, offsets, frame, box, dict(zip(_WORDS, columns, strict=True))
+
+
+def _code(path: Path, tag: str, values: dict[str, str], asked: bool, place: str) -> int:
+    if not asked:
+        return -1
+    word = values.get(tag, "(missing)")
+    if word not in _WORDS[tag]:
+        problem = f"{tag}={word!r} is not one of {', '.join(_WORDS[tag])}"
+        raise DataError(path, problem, _MEND, place)
+    return _WORDS[tag][word]
+
+
+def _facts(path: Path, ids: list[str]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys([*JAAD_FACTS, *FACTS, _PERCENT, "behaviour"])
+    facts = {name: np.full(len(ids), -1, np.int32) for name in names}
+    facts["behaviour"][:] = 0
+    index = {name: k for k, name in enumerate(ids)}
+    for head, _ in start_tags(read_xml(path), "pedestrian"):
+        values = attributes(head)
+        k = index.get(values.get("id", ""))
+        if k is None:
+            continue
+        facts["behaviour"][k] = 1
+        place = f"pedestrian {values['id']}"
+
+        for name, words in FACTS.items():
+            if words:
+                facts[name][k] = code_of(path, name, values.get(name, "(missing)"), words, place)
+            else:
+                facts[name][k] = _number(
+                    path, values, name, -1, 1 if name == "crossing" else 10_000_000
+                )
+        facts[_PERCENT][k] = round(100 * _number(path, values, _PERCENT, 0, 1))
+    return facts
+
+
+def _number(path: Path, values: Mapping[str, str], name: str, low: float, high: float) -> float:
+    try:
+        value = float(values.get(name, "(missing)"))
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        problem = f"{name}={values.get(name)!r} is no number from {low:g} to {high:g}"
+        raise DataError(path, problem, _MEND, f"pedestrian {values['id']}")
+    return value
+
+
+def _move_points(
+    path: Path, point: np.ndarray, ids: list[str], offsets: np.ndarray, frame: np.ndarray
+) -> None:
+    """Moves crossing points (K,) to frames in which their tracks have a box."""
+    moved = []
+    for k in np.flatnonzero(point >= 0):
+        frames = frame[offsets[k] : offsets[k + 1]]
+        at = max(int(np.searchsorted(frames, point[k], side="right")) - 1, 0)
+        if frames[at] != point[k]:
+            moved.append(ids[k])
+            point[k] = frames[at]
+    if moved:
+        problem = f"{len(moved)} crossing points without a box moved to the box before"
+        warnings.warn(f"{path}: {problem} ({', '.join(moved[:3])})", stacklevel=2)
+
+
+def _no_odometry(length: int) -> dict[str, np.ndarray]:
+    return {name: np.full(length, np.nan, np.float32) for name in ODOMETRY}
+
+
+def _odometry(path: Path, length: int) -> dict[str, np.ndarray]:
+    found = _no_odometry(length)
+    sources = {"speed": ("OBD_speed", 1 / 3.6), "heading": ("heading_angle", math.pi / 180)}
+    for head, _ in start_tags(read_xml(path), "frame"):
+        values = attributes(head)
+        number = values.get("id", "(missing)")
+        if not number.isdecimal() or int(number) >= length:
+            raise DataError(path, f"frame id={number!r} is none of {length}", _MEND)
+        for name, (source, unit) in sources.items():
+            try:
+                value = float(values.get(source, "nan")) * unit
+            except ValueError:
+                problem = f"{source}={values[source]!r} is not a number"
+                raise DataError(path, problem, _MEND, f"frame {number}") from None
+            found[name][int(number)] = value if math.isfinite(value) else np.nan
+    return found
