@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vidreason.data.jaad import CUES, FACTS, LABELS
-from vidreason.scene import EGO_ACTIONS, SIGNALS, Scene
+from vidreason.scene import EGO_ACTIONS, KINDS, OBJECTS, SIGNALS, Scene
 
 
 def scene(seed, index=0, tracks=None):
@@ -58,6 +58,41 @@ def scene(seed, index=0, tracks=None):
 
 def scenes(seed, count=4):
     return [scene(seed, index) for index in range(count)]
+
+
+def furnished(scene, seed=0, objects=4):
+    """The scene with objects around, lights among them, and what the ego vehicle measures."""
+    rng = np.random.default_rng((seed, scene.length))
+    lamp, others = KINDS.index("traffic_light"), [KINDS.index(name) for name in OBJECTS]
+    kinds = np.append(lamp, rng.choice(others, objects - 1))
+    frames = [_frames(rng, scene.length) for _ in kinds]
+    more = sum(map(len, frames))
+    light = np.concatenate(
+        [rng.integers(-1, 3, len(f)) * (k == lamp) for f, k in zip(frames, kinds, strict=True)]
+    )
+
+    def longer(columns, count):
+        return {n: np.append(v, np.full(count, -1, v.dtype)) for n, v in columns.items()}
+
+    speed = rng.uniform(0, 15, scene.length).astype(np.float32)
+    speed[rng.random(scene.length) < 0.1] = np.nan
+    heading = (rng.normal(0, 0.05, scene.length).cumsum() % (2 * np.pi)).astype(np.float32)
+    return dataclasses.replace(
+        scene,
+        track_ids=(*scene.track_ids, *(f"object {n}" for n in range(objects))),
+        kind=np.append(scene.kind, kinds).astype(np.int8),
+        facts=longer(scene.facts, objects)
+        | {"behaviour": np.append(scene.facts["behaviour"], [0] * objects).astype(np.int32)},
+        offsets=np.append(scene.offsets, scene.offsets[-1] + np.cumsum([len(f) for f in frames])),
+        frame=np.concatenate([scene.frame, *frames]).astype(np.int32),
+        box=np.concatenate(
+            [scene.box, *(walk(rng, f, scene.width, scene.height) for f in frames)]
+        ).astype(np.float32),
+        cues=longer(scene.cues, more)
+        | {"light": np.append(np.full(len(scene.frame), -1), light).astype(np.int8)},
+        labels=longer(scene.labels, more),
+        odometry={"speed": speed, "heading": heading},
+    )
 
 
 def walk(rng, frames, width, height):

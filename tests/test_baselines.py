@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from vidreason.baselines import box_trees, majority, oracles, summaries
+from vidreason.data.datasets import split_videos
 from vidreason.data.jaad import read_splits
-from vidreason.data.windows import make_windows, split_videos
+from vidreason.data.windows import make_windows
 from vidreason.metrics import measure
 from vidreason.scene import KINDS, ORIENTATION
 

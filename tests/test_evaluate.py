@@ -10,8 +10,9 @@ import pytest
 
 from vidreason import evaluate, metrics
 from vidreason.baselines import box_trees, majority
+from vidreason.data.datasets import split_videos
 from vidreason.data.jaad import read_jaad, read_splits
-from vidreason.data.windows import make_windows, split_videos
+from vidreason.data.windows import make_windows
 from vidreason.errors import DataError
 from vidreason.predictions import (
     COLUMNS,

@@ -18,6 +18,8 @@ from vidreason.features import EGO, GROUPS, INFRA, PERSON, RELATION, is_oracle, 
 from vidreason.scene import (
     EGO_ACTIONS,
     KINDS,
+    LIGHTS,
+    OBJECTS,
     OCCLUSION,
     ORIENTATION,
     SIGNALS,
@@ -50,10 +52,14 @@ def windows_of(scenes, protocol="benchmark", horizon=5):
     return make_windows(scenes, protocol, horizon=horizon)
 
 
+def furnished(seed, count):
+    return [made.furnished(scene) for scene in made.scenes(seed, count)]
+
+
 @pytest.fixture(scope="module")
 def few():
     """Windows of all kinds: 40 out of some hundred."""
-    scenes = made.scenes(11, 6)
+    scenes = furnished(11, 6)
     windows = windows_of(scenes)
     return scenes, windows.take(np.random.default_rng(0).permutation(len(windows))[:40])
 
@@ -75,7 +81,8 @@ def slow_graph(scenes, windows, w, features, mirror):
     others = [
         k
         for k in range(len(scene.track_ids))
-        if k != target and any((k, f) in boxes for f in frames) and "neighbours" in features
+        if k != target and any((k, f) in boxes for f in frames)
+        if ("neighbours" if KINDS[scene.kind[k]] in ("person", "group") else "objects") in features
     ]
     persons = [target, *others]
     return {
@@ -87,7 +94,7 @@ def slow_graph(scenes, windows, w, features, mirror):
             [_slow_signal(name, int(scene.signals[name][f]), features) for f in frames]
             for name in SIGNALS
         ],
-        "ego": [_slow_ego(scene, f, features) for f in frames],
+        "ego": [_slow_ego(scene, f, frames[0], features, mirror) for f in frames],
     }
 
 
@@ -126,6 +133,8 @@ def _slow_person(scene, k, frames, boxes, row_of, features, mirror):
             "occluded_part": scene.cues["occlusion"][r] == OCCLUSION.index("part"),
             "occluded_full": scene.cues["occlusion"][r] == OCCLUSION.index("full"),
             "is_group": scene.kind[k] == KINDS.index("group"),
+            **{f"is_{name}": scene.kind[k] == KINDS.index(name) for name in OBJECTS},
+            **{f"light_{n}": scene.cues["light"][r] == i for i, n in enumerate(LIGHTS)},
             "walking": max(scene.labels["action"][r], 0),
             "looking": max(scene.labels["look"][r], 0),
             "nodding": max(scene.labels["nod"][r], 0),
@@ -196,17 +205,22 @@ def _slow_signal(name, code, features):
     return [float(value[n]) for n in INFRA["traffic"]]
 
 
-def _slow_ego(scene, f, features):
+def _slow_ego(scene, f, first, features, mirror):
     value = {n: scene.attributes["road_type"] == n for n in EGO["traffic"]}
     value |= {n: scene.ego_action[f] == i for i, n in enumerate(EGO_ACTIONS)}
-    return [float(value[n]) for g in ("ego", "traffic") if g in features for n in EGO[g]]
+    speed, heading = (scene.odometry[n].astype(float) for n in ("speed", "heading"))
+    turned = (heading[f] - heading[first] + np.pi) % (2 * np.pi) - np.pi
+    value |= {"speed": speed[f] / 10, "gained_speed": (speed[f] - speed[first]) / 10}
+    value["turned"] = -turned if mirror else turned
+    groups = [g for g in ("ego", "odometry", "traffic") if g in features]
+    return [float(np.nan_to_num(value[n])) for g in groups for n in EGO[g]]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("features", [GROUPS, ("box",), ("box", "ego"), ("neighbours", "box")])
 def test_every_column_is_that_of_the_slow_reference(protocol, seed, features):
-    scenes = made.scenes(seed, 5)
+    scenes = furnished(seed, 5)
     windows = windows_of(scenes, protocol)
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(windows))[:25]
@@ -235,7 +249,7 @@ def test_every_column_is_that_of_the_slow_reference(protocol, seed, features):
             np.testing.assert_array_equal(near.valid[edges], slow["valid"][1:])
             np.testing.assert_allclose(near.edge_attr[edges], slow["edges"], **close)
         np.testing.assert_array_equal(graph["infra"].x[4 * i : 4 * i + 4], slow["infra"])
-        np.testing.assert_array_equal(graph["ego"].x[i], slow["ego"])
+        np.testing.assert_allclose(graph["ego"].x[i], slow["ego"], atol=1e-5)
     assert edge == near.edge_index.shape[1]
     shown = graph["infra"].x[..., 0] == 1 if "traffic" in features else torch.zeros(1, dtype=bool)
     assert (graph["infra"].valid == shown).all()
@@ -254,7 +268,7 @@ def test_every_column_is_that_of_the_slow_reference(protocol, seed, features):
 
 
 def test_the_slow_reference_has_seen_every_case():
-    scenes = made.scenes(1, 5)
+    scenes = furnished(1, 5)
     graph = GraphBuilder(scenes, windows_of(scenes), GROUPS)(range(len(windows_of(scenes))))
     person = graph["person"]
     assert (person.x.flatten(0, 1).std(0) > 0).all()
@@ -341,7 +355,8 @@ def mirrored(scene):
     x1, y1, x2, y2 = scene.box.T
     box = np.stack([scene.width - x2, y1, scene.width - x1, y2], axis=1).astype(np.float32)
     cues = {"pose_left": scene.cues["pose_right"], "pose_right": scene.cues["pose_left"]}
-    return made.changed(scene, box=box, cues=cues)
+    odometry = {"heading": -scene.odometry["heading"]}
+    return made.changed(scene, box=box, cues=cues, odometry=odometry)
 
 
 def test_mirroring_is_mirroring_the_boxes_and_undoes_itself(few):
@@ -473,6 +488,11 @@ def elsewhere(scene, target, frames, rng):
         other[frames] = column[frames]
         return other
 
+    def measured(column):
+        other = rng.normal(5, 3, length).astype(np.float32)
+        other[frames] = column[frames]
+        return other
+
     return (
         dataclasses.replace(
             scene,
@@ -487,6 +507,7 @@ def elsewhere(scene, target, frames, rng):
             box=np.concatenate([t[3] for t in tracks]).astype(np.float32),
             cues={n: v[source] for n, v in scene.cues.items()},
             labels={n: v[source] for n, v in scene.labels.items()},
+            odometry={n: measured(v) for n, v in scene.odometry.items()},
         ),
         target_at,
         int(offsets[target_at]) + start,
@@ -495,7 +516,7 @@ def elsewhere(scene, target, frames, rng):
 
 @pytest.mark.parametrize("protocol", ["benchmark", "stip"])
 def test_what_happens_outside_the_observed_frames_leaves_no_trace(protocol):
-    scenes = made.scenes(21, 8)
+    scenes = furnished(21, 8)
     windows = windows_of(scenes, protocol)
     rng = np.random.default_rng(2)
     build = {features: GraphBuilder(scenes, windows, features) for features in BLIND}
@@ -572,7 +593,8 @@ def test_no_free_group_has_a_column_of_an_oracle():
 
 
 def test_real_graphs_hold_what_the_reference_says(real):
-    scenes = [scene for scene in real if scene.id in ("video_0061", "video_0102", "video_0330")]
+    names = ("video_0061", "video_0102", "video_0330")
+    scenes = [made.furnished(scene) for scene in real if scene.id in names]
     windows = windows_of(scenes)
     build = GraphBuilder(scenes, windows, GROUPS)
     for w in np.random.default_rng(0).permutation(len(windows))[:15]:

@@ -225,7 +225,7 @@ def test_windows_are_those_of_the_protocol(root, protocol, subset):
 def test_a_split_is_read_once(root, monkeypatch):
     data = data_of(root)
     windows = data.windows["val"]
-    monkeypatch.setattr(modules, "read_jaad", None)
+    monkeypatch.setattr(modules, "read_split", None)
     data.setup("fit")
     data.setup("validate")
     assert data.windows["val"] is windows

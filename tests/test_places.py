@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from vidreason.baselines import counts, persistence
+from vidreason.data.datasets import split_videos
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.places import PLACE, inside, with_place
-from vidreason.data.windows import make_windows, split_videos
+from vidreason.data.windows import make_windows
 from vidreason.errors import DataError
 
 

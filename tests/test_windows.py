@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidreason.cli import main
+from vidreason.data.datasets import split_videos
 from vidreason.data.jaad import read_jaad, read_splits
 from vidreason.data.windows import (
     PROTOCOLS,
     make_windows,
     pedestrians,
-    split_videos,
     window_table,
     write_windows,
 )

@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from vidreason.data.jaad import read_jaad, read_splits
-from vidreason.data.places import inside, with_place
-from vidreason.data.windows import Windows, make_windows, split_videos
+from vidreason.data.datasets import dataset_root, read_split, split_windows
+from vidreason.data.places import inside
+from vidreason.data.windows import Windows
 from vidreason.errors import DataError
-from vidreason.files import data_root
 from vidreason.metrics import best_threshold
 from vidreason.predictions import Predictions, match, prediction_columns
 from vidreason.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene
@@ -37,16 +36,18 @@ def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray,
     """What the baselines forecast for the rows of `found`, and the threshold of each."""
     meta = found.meta
     if root is None:
-        if not os.environ.get("VIDREASON_DATA") or not data_root(meta["dataset"]).is_dir():
+        if not os.environ.get("VIDREASON_DATA") or not dataset_root(meta["dataset"]).is_dir():
             return {}
-        root = data_root(meta["dataset"])
+        root = dataset_root(meta["dataset"])
     table, thresholds = _baselines(
+        meta["dataset"],
         root,
         meta["protocol"],
         meta["subset"],
         meta["split"],
         tuple(meta["features"]),
         int(found["horizon"].max()),
+        meta.get("observed", 0),  # others' files may leave it to the protocol
     )
     ours, theirs = match(found.table, table)
     mend = "give the dataset that the predictions were made from"
@@ -60,22 +61,20 @@ def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray,
 
 @cache
 def _baselines(
+    dataset: str,
     root: Path,
     protocol: str,
     subset: str,
     split: str,
     features: tuple[str, ...],
     horizon: int,
+    observed: int,
 ) -> tuple[pa.Table, dict[str, float]]:
     """Every window's rows with a column for each baseline, and the threshold of each."""
-    scenes = {scene.id: scene for scene in read_jaad(root)}
-    official = read_splits(root)
 
     def part(name: str) -> Split:
-        chosen = [scenes[v] for v in split_videos(protocol, official, list(scenes), name)]
-        if subset == "place":
-            chosen = [with_place(scene) for scene in chosen]
-        return chosen, make_windows(chosen, protocol, subset, horizon)
+        chosen = read_split(dataset, root, protocol, name, subset)
+        return chosen, split_windows(dataset, chosen, protocol, subset, horizon, observed=observed)
 
     train, val, asked = part("train"), part("val"), part(split)
     probability = {"majority": majority(train[1], asked[1])}
@@ -208,6 +207,9 @@ def summaries(split: Split, features: Sequence[str]) -> np.ndarray:
     if "ego" in features:
         ego = _column([s.ego_action for s in scenes])[frame[:, [0, (last + 1) // 2, last]]]
         columns += list(np.moveaxis(ego[..., None] == np.arange(len(EGO_ACTIONS)), 1, 0))
+    if "odometry" in features:
+        speed = _column([s.odometry["speed"] for s in scenes])
+        columns += [speed[frame[:, [0, (last + 1) // 2, last]]]]
     if "traffic" in features:
         signal = {n: _column([s.signals[n] for s in scenes])[frame[:, -1]] for n in SIGNALS}
         light = signal.pop("traffic_light")

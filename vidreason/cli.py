@@ -113,15 +113,23 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
     windows.add_argument(
         "--horizon", type=_positive, default=30, metavar="FRAMES", help="of the stip protocol (30)"
     )
+    windows.add_argument(
+        "--observed", type=_positive, default=0, metavar="BOXES", help="of the stip protocol (30)"
+    )
     windows.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
 
     for name, verb in {"get": get, "check": check, "windows": windows}.items():
-        datasets = ("jaad", "mnist", "balls") if name == "get" else ("jaad",)
+        datasets = {
+            "get": ("jaad", "mnist", "balls"),
+            "check": ("jaad",),
+            "windows": ("jaad", "pie", "stip", "stip-all-views", "stip-20fps"),
+        }[name]
         verb.add_argument("dataset", choices=datasets)
         verb.add_argument(
             "--root", type=Path, metavar="DIR", help="its folder ($VIDREASON_DATA/DATASET)"
         )
-        verb.set_defaults(module=f"vidreason.data.{name}")
+        module = "datasets" if name == "windows" else name
+        verb.set_defaults(module=f"vidreason.data.{module}")
 
 
 def _positive(text: str) -> int:

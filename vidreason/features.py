@@ -7,6 +7,7 @@ tags, attributes of whole tracks) is reachable only through groups whose name st
 from collections.abc import Mapping, Sequence
 
 from vidreason.errors import DataError
+from vidreason.scene import LIGHTS, OBJECTS
 
 ORACLE = "oracle_"
 
@@ -52,22 +53,29 @@ RELATION = (
 PERSON = {
     "box": _BOX,
     "orientation": ("pose_front", "pose_back", "pose_left", "pose_right"),
+    "objects": (
+        *(f"is_{kind}" for kind in OBJECTS),
+        *(f"light_{colour}" for colour in LIGHTS),
+    ),
     "oracle_behaviour": ("walking", "looking", "nodding", "hand_gesture"),
     "oracle_attributes": ("behaviour", "lateral", "longitudinal"),
 }
-"""Columns of persons by group."""
+"""Columns of persons, and of whatever else has a box, by group."""
 
 INFRA = {"traffic": ("present", "red", "green")}
 """Columns of the infrastructure nodes, one node for each of `vidreason.scene.SIGNALS`."""
 
 EGO = {
     "ego": ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating"),
+    "odometry": ("speed", "gained_speed", "turned"),
     "traffic": ("street", "parking_lot", "garage"),
 }
-"""Columns of the ego vehicle: what it does, and on which kind of road."""
+"""Columns of the ego vehicle: what it does, what it measures (tens of m/s, and radians to the right
+since the window began), and on which kind of road."""
 
 GROUPS = (*PERSON, *EGO, "neighbours")
-"""Every group; `neighbours` adds the other persons and groups of people as nodes."""
+"""Every group; `neighbours` adds the other persons and groups of people as nodes, `objects` the
+vehicles, crosswalks, lights, signs and stations."""
 
 
 def check_features(features: Sequence[str]) -> None:

@@ -258,8 +258,9 @@ class IntentTask(pl.LightningModule):
         windows = data.windows[split]
         same = {key: value for key, value in config.items() if key != "seed_everything"}
         meta = {
-            "dataset": "jaad",
+            "dataset": data.dataset,
             "protocol": data.protocol,
+            "observed": data.observed,
             "subset": data.subset,
             "split": split,
             "features": list(data.features),

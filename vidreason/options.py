@@ -28,13 +28,18 @@ def _coming(length: int, seen: int) -> int:
     return length - seen
 
 
+def _observed(protocol: str, observed: int) -> int:
+    return observed or OBSERVED[protocol]
+
+
 LINKS: dict[str, tuple[str | tuple[str, ...], Any]] = {
     "data.seed": ("seed_everything", int),
     "model.protocol": ("data.protocol", None),
     "model.horizon": ("data.horizon", None),
     "model.folds": ("data.folds", None),
     "model.net.features": ("data.features", None),
-    "model.net.observed": ("data.protocol", OBSERVED.get),
+    "model.net.observed": (("data.protocol", "data.observed"), _observed),
+    "model.net.image_features": ("data.image_features", None),
     "model.net.horizon": ("data.horizon", None),
     "model.net.size": ("data.size", None),
     "model.net.channels": ("data.channels", None),

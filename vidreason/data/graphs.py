@@ -1,12 +1,13 @@
 """Scene graphs: windows to one batched torch-geometric `HeteroData`.
 
-Around every target stands a star: other persons and groups, the infrastructure flagged in the
-frame, and the ego vehicle. Time is an axis of every node and edge, so a batch of B windows holds
-all of its B x T star graphs at once, and each node's temporal edges run along that axis wherever
-`valid` holds in neighbouring steps. Everything is looked up in columns of the whole data set;
-nothing loops over windows, nodes or frames.
+Around every target stands a star: other persons and groups, whatever else has a box, the
+infrastructure flagged in the frame, and the ego vehicle. Time is an axis of every node and edge, so
+a batch of B windows holds all of its B x T star graphs at once, and each node's temporal edges run
+along that axis wherever `valid` holds in neighbouring steps. Everything is looked up in columns of
+the whole data set; nothing loops over windows, nodes or frames.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,10 +17,22 @@ from torch.nn.functional import one_hot
 from torch_geometric.data import HeteroData
 
 from vidreason.data.windows import Windows
+from vidreason.errors import DataError
 from vidreason.features import EGO, PERSON, RELATION, check_features
-from vidreason.scene import EGO_ACTIONS, KINDS, OCCLUSION, ORIENTATION, SIGNALS, Scene
+from vidreason.scene import (
+    EGO_ACTIONS,
+    KINDS,
+    LIGHTS,
+    OBJECTS,
+    OCCLUSION,
+    ODOMETRY,
+    ORIENTATION,
+    SIGNALS,
+    Scene,
+)
 
 _ROADS = EGO["traffic"]
+_CIRCLE = 2 * math.pi
 
 
 class GraphBuilder:
@@ -29,12 +42,19 @@ class GraphBuilder:
         scenes: The videos that `windows` was made of.
         windows: W windows of T observed boxes.
         features: Groups of `vidreason.features` that the graphs may show.
+        image: Whether they show image features, as `graph["person"].image` (N, T, C).
 
     Raises:
         DataError: `features` names no such group.
     """
 
-    def __init__(self, scenes: Sequence[Scene], windows: Windows, features: Sequence[str]) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        windows: Windows,
+        features: Sequence[str],
+        image: bool = False,
+    ) -> None:
         check_features(features)
         self.windows, self.features = windows, tuple(features)
         scene_rows = _bases([len(s.frame) for s in scenes])
@@ -46,10 +66,18 @@ class GraphBuilder:
         names = ["occlusion", *(ORIENTATION if "orientation" in features else ())]
         self.cues = {n: _column([s.cues[n] for s in scenes]) for n in names}
         self.oracle = _oracle(scenes, features)
+        self.image = None
+        if image:
+            self.image = torch.from_numpy(np.concatenate([_image(s) for s in scenes]))
+        if "objects" in features:
+            self.light = _column([_cue(s, "light") for s in scenes])
         self.kind = _column([s.kind for s in scenes])
         self.size = torch.tensor([(s.width, s.height) for s in scenes], dtype=torch.float32)
         self.fps = torch.tensor([s.fps for s in scenes], dtype=torch.float32)
         self.ego_action = _column([s.ego_action for s in scenes])
+        if "odometry" in features:
+            measured = [np.stack([_odometry(s, n) for n in ODOMETRY], 1) for s in scenes]
+            self.odometry = torch.from_numpy(np.concatenate(measured))
         self.signals = _column([np.stack([s.signals[n] for n in SIGNALS], 1) for s in scenes])
         roads = [s.attributes.get("road_type", "") for s in scenes]
         self.road = torch.tensor([[float(r == road) for road in _ROADS] for r in roads])
@@ -84,10 +112,14 @@ class GraphBuilder:
     def _neighbours(self, scene_tracks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Other tracks with a box in each window's frames, as one list and its (W + 1) bounds."""
         pairs = [np.empty((2, 0), np.int64)]
+        kinds: tuple[str, ...] = ("person", "group") if "neighbours" in self.features else ()
+        kinds += OBJECTS if "objects" in self.features else ()
+        shown = np.isin(self.kind.numpy(), [KINDS.index(kind) for kind in kinds])
         # The work is windows of a scene x tracks of that scene.
-        for s in np.unique(self.windows.scene) if "neighbours" in self.features else ():
+        for s in np.unique(self.windows.scene) if kinds else ():
             here = np.flatnonzero(self.windows.scene == s)
             tracks = np.arange(scene_tracks[s], scene_tracks[s + 1])
+            tracks = tracks[shown[tracks]]
             seen = (self._rows(tracks[:, None], self.frames[here, None]) >= 0).any(2)
             window, other = np.nonzero(seen & (tracks != self.target[here, None]))
             pairs.append(np.stack([here[window], tracks[other]]))
@@ -134,6 +166,8 @@ class GraphBuilder:
         person = graph["person"]
         person.x = self._person(motion, rows, torch.from_numpy(tracks), swap[of])
         person.valid, person.batch, person.ptr = valid, of, torch.from_numpy(ptr)
+        if self.image is not None:
+            person.image = self.image[rows].float() * valid[..., None]
         near = graph["person", "near", "person"]
         near.edge_index = torch.stack([other, target])
         near.valid = valid[other]  # the target has a box in each of its frames
@@ -161,6 +195,8 @@ class GraphBuilder:
             columns.append(
                 one_hot(action.clamp(min=0), len(EGO_ACTIONS)) * (action >= 0)[..., None]
             )
+        if "odometry" in self.features:
+            columns.append(self._measured(at, swap))
         if "traffic" in self.features:
             columns.append(self.road[scene][:, None].expand(-1, at.shape[1], -1))
         ego = graph["ego"]
@@ -174,6 +210,14 @@ class GraphBuilder:
         graph.tags = self.tags[torch.from_numpy(index)]
         graph.window = torch.from_numpy(index)
         return graph
+
+    def _measured(self, at: Tensor, mirror: Tensor) -> Tensor:
+        """Columns `odometry` of the ego vehicle in frames `at` (B, T); 0 where unknown."""
+        speed, heading = self.odometry[at].unbind(-1)
+        turned = heading - heading[:, :1]
+        turned = turned - _CIRCLE * (turned / _CIRCLE).round()  # north is 0 and 2 pi
+        turned = torch.where(mirror[:, None], -turned, turned)
+        return torch.stack([speed / 10, (speed - speed[:, :1]) / 10, turned], -1).nan_to_num(0.0)
 
     def _person(self, motion: "_Motion", rows: Tensor, tracks: Tensor, mirror: Tensor) -> Tensor:
         occlusion = self.cues["occlusion"][rows]
@@ -194,6 +238,10 @@ class GraphBuilder:
                 torch.where(swap, right, left),
                 torch.where(swap, left, right),
             ]
+        if "objects" in self.features:
+            kind, light = self.kind[tracks][:, None].expand(-1, steps), self.light[rows]
+            columns += [kind == KINDS.index(name) for name in OBJECTS]
+            columns += [light == code for code in range(len(LIGHTS))]
         columns += [
             oracle[rows] if per_box else oracle[tracks][:, None].expand(-1, steps)
             for oracle, per_box in self.oracle
@@ -283,6 +331,21 @@ def _bases(counts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 def _column(parts: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+def _cue(scene: Scene, name: str) -> np.ndarray:
+    return scene.cues.get(name, np.full(len(scene.frame), -1, np.int8))
+
+
+def _odometry(scene: Scene, name: str) -> np.ndarray:
+    return scene.odometry.get(name, np.full(scene.length, np.nan, np.float32))
+
+
+def _image(scene: Scene) -> np.ndarray:
+    if scene.image is None:
+        problem, mend = "has no image features", "prepare its video with `vidreason prepare`"
+        raise DataError(scene.id, problem, mend)
+    return scene.image
 
 
 def _answers(codes: np.ndarray) -> Tensor:

@@ -301,6 +301,11 @@ def with_instances(scene: Scene, prepared: Prepared) -> Scene:
     )
 
 
+def with_store(scene: Scene, store: Path) -> Scene:
+    """`with_instances` of the video of the same name in a store."""
+    return with_instances(scene, Prepared(store / f"{scene.id}{SUFFIX}"))
+
+
 def match(scene: Scene, frame: np.ndarray, kind: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Which of L instances each annotated person is, (rows of the scene,) int64; -1 for none.
 

@@ -11,21 +11,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import HeteroData
 
+from vidreason.data.datasets import dataset_root, read_split, split_windows
 from vidreason.data.graphs import GraphBuilder
-from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.data.instances import with_store
 from vidreason.data.loading import GOLDEN, EpochSampler, loader, splitmix64
-from vidreason.data.places import with_place
-from vidreason.data.windows import OBSERVED, Windows, make_windows, split_videos
+from vidreason.data.windows import OBSERVED, Windows
 from vidreason.errors import DataError, check_ranges
 from vidreason.features import check_features
-from vidreason.files import data_root
-from vidreason.scene import Scene
+from vidreason.scene import KINDS, OBJECTS, Scene
 
 Split = Literal["train", "val", "test"]
 
 
 class IntentData(pl.LightningDataModule):
-    """Windows of JAAD, cut and drawn as graphs when a stage asks for them.
+    """Windows of a driving dataset, cut and drawn as graphs when a stage asks for them.
 
     A batch is the graphs of `batch_size` windows, built at once. Order and mirroring of training
     samples are functions of (seed, epoch, index): any number of workers gives the same batches.
@@ -36,7 +35,12 @@ class IntentData(pl.LightningDataModule):
         subset: Pedestrians with behaviour tags (`beh`) or every pedestrian (`all`); or the place
             ahead of the car (`place`, with `stip`): will anybody be in it?
         horizon: Predicted frames K; 1 for the benchmark, which asks one question.
-        root: Folder of JAAD; `$VIDREASON_DATA/jaad` if empty.
+        observed: Observed boxes T of `stip`; 0 for its own 30. The benchmark observes 16.
+        dataset: `jaad`, `pie`, or `stip`: that is its centre camera at 2 frames per second.
+        root: Folder of the dataset; its own in `$VIDREASON_DATA` if empty.
+        store: Folder that `vidreason prepare` has put the dataset's videos into: the segmented
+            objects become tracks, and annotated people get the features of their masks.
+        image_features: Width of those features, which the model then sees; 0 for none.
         batch_size: Windows in a batch.
         train_stride: Boxes between training windows; the protocol's own if 0.
         mirror: Which windows to show with left and right swapped: half of the training windows,
@@ -58,7 +62,11 @@ class IntentData(pl.LightningDataModule):
         protocol: Literal["benchmark", "benchmark-clean", "stip"] = "benchmark",
         subset: Literal["beh", "all", "place"] = "all",
         horizon: int = 1,
+        observed: int = 0,
+        dataset: Literal["jaad", "pie", "stip", "stip-all-views", "stip-20fps"] = "jaad",
         root: str = "",
+        store: str = "",
+        image_features: int = 0,
         batch_size: int = 128,
         train_stride: int = 0,
         mirror: Literal["none", "random", "canonical"] = "random",
@@ -72,6 +80,8 @@ class IntentData(pl.LightningDataModule):
         check_ranges(
             "data",
             ("horizon", horizon, 1, 1000),
+            ("observed", observed, 0, 1000),
+            ("image_features", image_features, 0, 4096),
             ("batch_size", batch_size, 1, 100000),
             ("train_stride", train_stride, 0, 10000),
             ("folds", folds, 1, 100),
@@ -82,8 +92,12 @@ class IntentData(pl.LightningDataModule):
             problem = f"{horizon} with protocol {protocol!r}, which asks one question"
             raise DataError("data.horizon", problem, "set it to 1")
         self.features, self.protocol, self.subset = tuple(features), protocol, subset
-        self.horizon, self.observed = horizon, OBSERVED[protocol]
-        self.root = Path(root) if root else data_root("jaad")
+        if image_features and not store:
+            mend = "give data.store, a folder made by `vidreason prepare`"
+            raise DataError("data.image_features", f"{image_features} without a store", mend)
+        self.horizon, self.observed = horizon, observed or OBSERVED[protocol]
+        self.dataset, self.root = dataset, dataset_root(dataset, root)
+        self.store, self.image_features = store, image_features
         self.batch_size, self.train_stride, self.mirror = batch_size, train_stride, mirror
         self.workers, self.seed, self.folds = workers, seed, folds
         self.predict_split = predict_split
@@ -102,22 +116,25 @@ class IntentData(pl.LightningDataModule):
         missing = [split for split in needed if split not in self.windows]
         if not missing:
             return
-        scenes = read_jaad(self.root)
-        official = {} if self.protocol == "stip" else read_splits(self.root)
         for split in missing:
-            videos = set(split_videos(self.protocol, official, [s.id for s in scenes], split))
-            part = [s for s in scenes if s.id in videos]
-            if self.subset == "place":
-                part = [with_place(s) for s in part]
-            stride = self.train_stride if split == "train" else 0
-            windows = make_windows(
-                part, self.protocol, self.subset, self.horizon, stride=stride or None
+            part = read_split(self.dataset, self.root, self.protocol, split, self.subset)
+            if self.store:
+                part = [with_store(scene, Path(self.store)) for scene in part]
+            windows = split_windows(
+                self.dataset,
+                part,
+                self.protocol,
+                self.subset,
+                self.horizon,
+                self.train_stride if split == "train" else 0,
+                self.observed,
             )
             if not len(windows):
                 problem = f"no window of protocol {self.protocol!r} in split {split!r}"
                 raise DataError(self.root, problem, "check the copy with `vidreason data check`")
             self.scenes[split], self.windows[split] = part, windows
-            builder = GraphBuilder(part, windows, self.features)
+            self._check(part)
+            builder = GraphBuilder(part, windows, self.features, bool(self.image_features))
             mirror = "none" if self.mirror == "random" and split != "train" else self.mirror
             # No fold outside training: what no member has seen, all of them may judge.
             fold = np.full(len(part), -1)
@@ -126,6 +143,26 @@ class IntentData(pl.LightningDataModule):
             self._graphs[split] = _Graphs(
                 builder, torch.from_numpy(fold[windows.scene]), mirror, self.seed
             )
+
+    def _check(self, scenes: Sequence[Scene]) -> None:
+        """Refuses features that these scenes have nothing of."""
+        objects = [KINDS.index(name) for name in OBJECTS]
+        have = {
+            "objects": any(np.isin(scene.kind, objects).any() for scene in scenes),
+            "odometry": any(scene.odometry for scene in scenes),
+        }
+        for name, there in have.items():
+            if name in self.features and not there:
+                problem, mend = (
+                    f"{name!r}, of which {self.dataset} has nothing here",
+                    "leave it out",
+                )
+                mend += ", or give data.store" * (name == "objects")
+                raise DataError("data.features", problem, mend)
+        for scene in scenes if self.image_features else ():
+            if scene.image is not None and scene.image.shape[1] != self.image_features:
+                problem = f"{self.image_features}, but {scene.id} has {scene.image.shape[1]}"
+                raise DataError("data.image_features", problem, "set it to that")
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch."""

@@ -5,8 +5,6 @@ it only the windows whose question is still open; `stip` follows Liu et al. (RA-
 them a window is a run of consecutive boxes of one track, as the published protocols count.
 """
 
-import re
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.data.places import with_place
 from vidreason.errors import DataError
-from vidreason.files import data_root, write_atomic
+from vidreason.files import write_atomic
 from vidreason.scene import KINDS, TAGS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
@@ -25,8 +22,6 @@ SUBSETS = ("beh", "all", "place")
 OBSERVED = {"benchmark": 16, "benchmark-clean": 16, "stip": 30}
 """Observed boxes T, at 30 frames per second."""
 _EVENT = (30, 60)  # frames from the last observed box to the event, benchmark
-_STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
-_STIP_VAL_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -71,32 +66,13 @@ class Windows:
         return replace(self, **columns)
 
 
-def split_videos(
-    protocol: str,
-    official: dict[str, tuple[str, ...]],
-    names: Sequence[str],
-    split: str,
-) -> tuple[str, ...]:
-    """Videos of a split: the official lists, or by number for `stip`.
-
-    The `stip` protocol has no validation set; every fifth of its training videos becomes one.
-    """
-    if protocol != "stip":
-        return official[split]
-    number = {name: int(re.sub(r"\D", "", name)) for name in names}
-    part = {
-        name: "test" if n >= _STIP_TEST_FROM else "train" if n % _STIP_VAL_EVERY else "val"
-        for name, n in number.items()
-    }
-    return tuple(name for name in names if part[name] == split)
-
-
 def make_windows(
     scenes: Sequence[Scene],
     protocol: str,
     subset: str = "all",
     horizon: int = 30,
     stride: int | None = None,
+    observed: int | None = None,
 ) -> Windows:
     """Cuts the windows of a protocol, by scene, track and time.
 
@@ -107,18 +83,22 @@ def make_windows(
             about the place ahead, of scenes made by `with_place`. `stip` asks for tags, so there
             `all` means `beh`.
         horizon: K of `stip`, frames.
-        stride: Boxes from window to window; the protocol's own (3 or 5) if not given.
+        stride: Boxes from window to window; if not given 3, or, for `stip`, a sixth of T.
+        observed: T of `stip`, boxes; 30 if not given.
 
     Raises:
-        DataError: Unknown protocol or subset, a place asked about by the benchmark, or a crossing
-            point where the track has no box.
+        DataError: Unknown protocol or subset, a place or another T asked for of the benchmark, or a
+            crossing point where the track has no box.
     """
     if protocol not in PROTOCOLS:
         raise DataError("protocol", f"no {protocol!r}", "choose from " + ", ".join(PROTOCOLS))
     if subset not in SUBSETS:
         raise DataError("subset", f"no {subset!r}", "choose from " + ", ".join(SUBSETS))
-    observed = OBSERVED[protocol]
     stip = protocol == "stip"
+    if observed not in (None, OBSERVED[protocol]) and not stip:
+        problem = f"{observed} with {protocol!r}, which observes {OBSERVED[protocol]}"
+        raise DataError("observed", problem, "leave it out")
+    observed = observed or OBSERVED[protocol]
     if subset == "place" and not stip:
         raise DataError("subset", f"'place' with {protocol!r}", "take the protocol 'stip'")
     asked_about = KINDS.index("place" if subset == "place" else "person")
@@ -134,7 +114,9 @@ def make_windows(
                 continue
             cross = scene.labels["cross"][rows]
             if stip:
-                starts = np.arange(0, len(cross) - observed - asked + 1, stride or 5)
+                starts = np.arange(
+                    0, len(cross) - observed - asked + 1, stride or max(1, observed // 6)
+                )
                 label = cross[starts[:, None] + np.arange(observed + asked)]
                 event = np.full(len(starts), -1)
                 clean = np.ones(len(starts), bool)
@@ -237,29 +219,3 @@ def write_windows(windows: Windows, scenes: Sequence[Scene], path: Path) -> None
     """Writes `window_table` as Parquet."""
     with write_atomic(path) as temporary:
         pq.write_table(window_table(windows, scenes), temporary)
-
-
-def run(args: Namespace) -> int:
-    """`vidreason data windows`."""
-    # Here and not above: the readers know nothing of windows, and windows nothing of readers.
-    from vidreason.data.jaad import read_jaad, read_splits
-
-    root = args.root or data_root("jaad")
-    scenes = read_jaad(root)
-    official = {} if args.protocol == "stip" else read_splits(root)
-    videos = set(split_videos(args.protocol, official, [s.id for s in scenes], args.split))
-    scenes = [s for s in scenes if s.id in videos]
-    if args.subset == "place":
-        scenes = [with_place(s) for s in scenes]
-    windows = make_windows(scenes, args.protocol, args.subset, args.horizon)
-    write_windows(windows, scenes, args.out)
-    label = windows.label[:, windows.observed :]
-    print(f"{args.out}: {len(windows)} windows of {len(scenes)} videos, ", end="")
-    if args.protocol == "stip":
-        now = windows.label[:, windows.observed - 1 : windows.observed]
-        print(f"{label.mean():.1%} of the labels crossing, ", end="")
-        print(f"repeating the true current label scores {(label == now).mean():.1%}")
-    else:
-        clean = f"{windows.clean.sum()} clean with {label[windows.clean].sum()} crossing"
-        print(f"{label.sum()} crossing; {clean}")
-    return 0

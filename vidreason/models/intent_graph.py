@@ -36,6 +36,7 @@ class IntentGraphNet(nn.Module):
             same at every step, so that it moves a track rather than shaking it.
         input_dropout: Share of a sample's input columns that are hidden.
         neighbour_dropout: Share of the other persons that are hidden.
+        image_features: Width of `graph["person"].image` (N, T, ·); 0 if there is none.
 
     Raises:
         DataError: An option out of range.
@@ -52,6 +53,7 @@ class IntentGraphNet(nn.Module):
         input_noise: float = 0.3,
         input_dropout: float = 0.1,
         neighbour_dropout: float = 0.0,
+        image_features: int = 0,
     ) -> None:
         super().__init__()
         check_ranges(
@@ -62,8 +64,11 @@ class IntentGraphNet(nn.Module):
             ("input_noise", input_noise, 0, 10),
             ("input_dropout", input_dropout, 0, 0.99),
             ("neighbour_dropout", neighbour_dropout, 0, 1),
+            ("image_features", image_features, 0, 4096),
         )
         width = sizes(features)
+        width["person"] += image_features
+        self.image_features = image_features
         around = width["ego"] + len(SIGNALS) * width["infra"]
         self.members, self.dropout = members, dropout
         self.input_noise, self.input_dropout = input_noise, input_dropout
@@ -87,7 +92,8 @@ class IntentGraphNet(nn.Module):
         """
         person = graph["person"]
         windows, steps = len(graph.window), person.x.shape[1]
-        x = standardise(self.person_norm, person.x, person.valid)  # (N, T, Dp)
+        x = torch.cat([person.x, person.image], -1) if self.image_features else person.x
+        x = standardise(self.person_norm, x, person.valid)  # (N, T, Dp)
         # (4B, T, Di) -> (B, T, 4 Di)
         infra = graph["infra"].x.unflatten(0, (windows, len(SIGNALS))).transpose(1, 2).flatten(2)
         around = torch.cat([graph["ego"].x, infra], -1)

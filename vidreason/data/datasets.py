@@ -1,0 +1,124 @@
+"""The datasets of intent: what reads each, and which of its videos are for what."""
+
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.data.pie import read_pie
+from vidreason.data.pie import splits as pie_splits
+from vidreason.data.places import with_place
+from vidreason.data.stip import Views, read_stip
+from vidreason.data.stip import splits as stip_splits
+from vidreason.data.windows import Windows, make_windows, write_windows
+from vidreason.errors import DataError, check_choice
+from vidreason.files import data_root
+from vidreason.scene import Scene
+
+DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps")
+"""`stip` is its centre camera at 2 frames per second."""
+
+_STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
+_STIP_VAL_EVERY = 5
+_PIE_STRIDE = 6  # boxes: windows of the benchmark overlap by 0.6 on PIE, on JAAD by 0.8
+
+
+def dataset_root(dataset: str, root: Path | str | None = None) -> Path:
+    """The folder given, or else the dataset's own in `$VIDREASON_DATA`.
+
+    Raises:
+        DataError: Neither is known.
+    """
+    return Path(root) if root else data_root(dataset.partition("-")[0])
+
+
+def read_split(
+    dataset: str, root: Path, protocol: str, split: str, subset: str = "all"
+) -> list[Scene]:
+    """Scenes of one split; with subset `place` they have the place ahead as a track.
+
+    Args:
+        dataset: Name in `DATASETS`.
+        root: Its folder.
+        protocol: What will be asked; on JAAD, `stip` has a split of its own.
+        split: `train`, `val` or `test`.
+        subset: As in `make_windows`.
+
+    Raises:
+        DataError: Data that cannot be read, or a protocol that they do not serve.
+    """
+    check_choice("dataset", dataset, DATASETS)
+    if dataset.startswith("stip") and protocol != "stip":
+        problem = f"{protocol!r} with {dataset!r}, which has no crossing points"
+        raise DataError("protocol", problem, "take the protocol 'stip'")
+    if dataset == "jaad":
+        scenes = read_jaad(root)
+        names = [scene.id for scene in scenes]
+        official = {} if protocol == "stip" else read_splits(root)
+        videos: Sequence[str] = split_videos(protocol, official, names, split)
+    elif dataset == "pie":
+        scenes = read_pie(root)
+        videos = pie_splits([scene.id for scene in scenes])[split]
+    else:
+        views: Views = "all" if dataset == "stip-all-views" else "centre"
+        scenes = read_stip(root, 20 if dataset == "stip-20fps" else 2, views)
+        videos = stip_splits([scene.id for scene in scenes])[split]
+    chosen = [scene for scene in scenes if scene.id in set(videos)]
+    return [with_place(scene) for scene in chosen] if subset == "place" else chosen
+
+
+def split_windows(
+    dataset: str,
+    scenes: Sequence[Scene],
+    protocol: str,
+    subset: str = "all",
+    horizon: int = 30,
+    stride: int = 0,
+    observed: int = 0,
+) -> Windows:
+    """`make_windows` with the dataset's own stride; 0 leaves a choice to dataset and protocol."""
+    if dataset == "pie" and protocol != "stip":
+        stride = stride or _PIE_STRIDE
+    return make_windows(scenes, protocol, subset, horizon, stride or None, observed or None)
+
+
+def split_videos(
+    protocol: str,
+    official: dict[str, tuple[str, ...]],
+    names: Sequence[str],
+    split: str,
+) -> tuple[str, ...]:
+    """JAAD's videos of a split: the official lists, or by number for `stip`.
+
+    The `stip` protocol has no validation set; every fifth of its training videos becomes one.
+    """
+    if protocol != "stip":
+        return official[split]
+    number = {name: int(re.sub(r"\D", "", name)) for name in names}
+    part = {
+        name: "test" if n >= _STIP_TEST_FROM else "train" if n % _STIP_VAL_EVERY else "val"
+        for name, n in number.items()
+    }
+    return tuple(name for name in names if part[name] == split)
+
+
+def run(args: Namespace) -> int:
+    """`vidreason data windows`."""
+    root = dataset_root(args.dataset, args.root)
+    scenes = read_split(args.dataset, root, args.protocol, args.split, args.subset)
+    windows = split_windows(
+        args.dataset, scenes, args.protocol, args.subset, args.horizon, observed=args.observed
+    )
+    write_windows(windows, scenes, args.out)
+    label = windows.label[:, windows.observed :]
+    print(f"{args.out}: {len(windows)} windows of {len(scenes)} videos, ", end="")
+    if args.protocol == "stip":
+        now = windows.label[:, windows.observed - 1 : windows.observed]
+        known = label >= 0
+        print(f"{label[known].mean():.1%} of the labels crossing, ", end="")
+        print(f"repeating the true current label scores {(label == now)[known].mean():.1%}")
+    else:
+        clean = f"{windows.clean.sum()} clean with {label[windows.clean].sum()} crossing"
+        print(f"{label.sum()} crossing; {clean}")
+    return 0
