@@ -178,6 +178,10 @@ def main() -> None:
         parser.error(f"--only: no {unknown.pop()!r} in this set; choose from {', '.join(chosen)}")
     if args.only:
         chosen = {label: chosen[label] for label in args.only}
+    elif args.set == "results":
+        # The rest needs data that cannot be fetched; name them to run them.
+        fetched = ("jaad_all", "jaad_beh", "jaad_stip", "jaad_location")
+        chosen = {label: words for label, words in chosen.items() if label.startswith(fetched)}
     base = args.out / (args.set if args.set == "results" else f"{args.set}-{config.stem}")
     jobs = [(label, seed) for label in chosen for seed in args.seeds]
 
