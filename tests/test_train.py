@@ -101,6 +101,7 @@ class TinyData(pl.LightningDataModule):
         features: list[str],
         protocol: str = "benchmark",
         horizon: int = 1,
+        observed: int = 0,
         seed: int = 0,
         root: str = "",
     ) -> None:

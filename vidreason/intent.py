@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import HeteroData
 
+from vidreason import processes
 from vidreason.average import moving_average
 from vidreason.data.modules import IntentData
 from vidreason.errors import DataError, check_ranges
@@ -147,7 +148,9 @@ class IntentTask(pl.LightningModule):
         loss = binary_cross_entropy_with_logits(logits, answer, reduction="none") * learns
 
         def mean(part: Tensor, asked: Tensor) -> Tensor:
-            return (part.sum((1, 2)) / asked.sum((1, 2)).clamp(min=1)).sum()
+            # Of all processes' samples; their gradients will be averaged, not summed.
+            count = processes.total(asked.sum((1, 2))).clamp(min=1) / processes.count()
+            return (part.sum((1, 2)) / count).sum()
 
         steps = graph.y.shape[1] - self.horizon
         parts = [steps, self.horizon, logits.shape[-1] - graph.y.shape[1]]
@@ -185,7 +188,10 @@ class IntentTask(pl.LightningModule):
     def training_step(self, graph: HeteroData) -> Tensor:
         """The loss of one batch."""
         loss = self.loss(self._logits(self.net, graph), graph)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(graph.window))
+        windows = int(processes.total(torch.tensor(len(graph.window), device=self.device)))
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, batch_size=windows, sync_dist=True
+        )
         return loss
 
     def validation_step(self, graph: HeteroData, batch: int, dataloader_idx: int = 0) -> None:

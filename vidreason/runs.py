@@ -167,6 +167,8 @@ class RunFolder(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what the run is made with, once data and checkpoint could be read."""
+        if not trainer.is_global_zero:
+            return
         packages = ("torch", "pytorch-lightning", "torch-geometric", "pyro-ppl")
         run = {
             "command": self.command,
@@ -221,7 +223,8 @@ class RunFolder(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **metrics}
-        self._add_row(row)
+        if trainer.is_global_zero:
+            self._add_row(row)
         score = metrics.get(str(pl_module.monitor))  # there is none before the first validation
         if score is not None and math.isnan(score):
             problem, mend = f"{pl_module.monitor} is undefined", "validate on both classes"

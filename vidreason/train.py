@@ -20,6 +20,7 @@ from jsonargparse.typing import restricted_number_type
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vidreason.data.balls
@@ -48,6 +49,8 @@ examples:
   vidreason fit -c configs/intent/jaad_beh.yaml --seed_everything 1 \\
       --model.lr 1e-3 --trainer.default_root_dir runs/lower_lr
   vidreason fit -c configs/decomposition/moving_mnist.yaml --data.root data/mnist
+  vidreason fit -c configs/intent/jaad_beh.yaml --data.batch_size 64 \\
+      --trainer.accelerator cpu --trainer.strategy ddp --trainer.devices 2
   vidreason fit --run runs/jaad_beh --resume          goes on after the last full epoch
   vidreason fit --model.help IntentTask               explains a class and its options""",
     "validate": """vidreason validate --run RUN [options]
@@ -81,6 +84,7 @@ _WARNINGS = (
     ".*smaller than the logging interval",
     ".*isinstance.treespec, LeafSpec.",
     ".*callbacks used to create the checkpoint",
+    ".*when logging on epoch level in distributed setting",  # each process judges everything
 )
 
 
@@ -178,8 +182,12 @@ class _CLI(LightningCLI):
             # Checkpoints name the model for comparison only; nothing is built from what they say.
             load_from_checkpoint_support=False,
             save_config_callback=None,
-            # One device: metrics and folder are not made for several processes.
-            trainer_defaults={"deterministic": "warn", "devices": 1},
+            # Samplers share out the samples themselves, so that n processes learn as one would.
+            trainer_defaults={
+                "deterministic": "warn",
+                "devices": 1,
+                "use_distributed_sampler": False,
+            },
             parser_class=Parser,
             parser_kwargs={"prog": "vidreason", "allow_abbrev": False},
         )
@@ -236,7 +244,7 @@ class _CLI(LightningCLI):
             self.checkpoint = checkpoint_path(self.folder, self.options["ckpt_path"])
         elif self.options["resume"]:
             self.checkpoint = checkpoint_path(self.folder, "last", "start without --resume")
-        else:
+        elif not getattr(rank_zero_only, "rank", 0):  # the first process has begun when others come
             check_free(self.folder)
 
     def instantiate_trainer(self, **_: Any) -> pl.Trainer:

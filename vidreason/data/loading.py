@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from vidreason import processes
+
 
 class EpochSampler(Sampler[int]):
     """Item `epoch * samples + index` carries the epoch along, by which data can differ.
+
+    Of several processes each gets every nth item; what does not divide by n is left out.
 
     Args:
         samples: In an epoch.
@@ -19,18 +23,18 @@ class EpochSampler(Sampler[int]):
         self.samples, self.seed, self.epoch = samples, seed, 0
 
     def __len__(self) -> int:
-        return self.samples
+        return self.samples // processes.count()
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.samples
-        if self.seed is None:
-            return iter(range(start, start + self.samples))
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
-        return iter((start + order).tolist())
+        order = np.arange(self.samples)
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
+        ours = order[processes.rank() :: processes.count()][: len(self)]
+        return iter((self.epoch * self.samples + ours).tolist())
 
 
 def loader(

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
+from vidreason import processes
 from vidreason.errors import check_ranges
 from vidreason.features import sizes
+from vidreason.processes import Rows, rows, total
 from vidreason.scene import SIGNALS, TAGS
 
 
@@ -99,13 +101,16 @@ class IntentGraphNet(nn.Module):
         around = torch.cat([graph["ego"].x, infra], -1)
         around = standardise(self.around_norm, around, around.new_ones(windows, steps).bool())
         own = torch.cat([x[person.ptr[:-1]], around], -1)
-        own = self._disturb(own.expand(self.members, *own.shape), dim=2)  # (M, B, T, D)
+        samples = rows(torch.ones(windows, dtype=torch.long, device=x.device))
+        own = own.expand(self.members, *own.shape)
+        own = self._disturb(own, 2, samples)  # (M, B, T, D)
         h = self.own(own.flatten(1, 2)) + self.near(self._messages(graph, x))
-        h = self._drop(functional.gelu(h).unflatten(1, (windows, steps)))
-        states = self._drop(self.recurrence(h))  # (M, B, T, d)
+        h = self._drop(functional.gelu(h).unflatten(1, (windows, steps)), samples)
+        states = self._drop(self.recurrence(h), samples)  # (M, B, T, d)
         detected = self.detect(states.flatten(1, 2)).view(self.members, windows, steps)
         last = functional.gelu(self.merge(states[:, :, -1]))
-        return torch.cat([detected, self.answer(self._drop(last[:, :, None])[:, :, 0])], -1)
+        last = self._drop(last[:, :, None], samples)[:, :, 0]
+        return torch.cat([detected, self.answer(last)], -1)
 
     def _messages(self, graph: HeteroData, x: Tensor) -> Tensor:
         """Sum of what the others tell the target over one plus their number, (M, B T, d)."""
@@ -113,12 +118,13 @@ class IntentGraphNet(nn.Module):
         windows, steps = len(graph.window), x.shape[1]
         edge = standardise(self.edge_norm, near.edge_attr, near.valid)  # (E, T, Dr)
         valid = near.valid
+        edges = rows(torch.bincount(batch[near.edge_index[0]], minlength=windows))
         if self.training and self.neighbour_dropout:
-            seen = torch.rand(len(valid), 1, device=x.device) >= self.neighbour_dropout
-            valid = valid & seen
+            draw = edges.draw(self._uniform, (len(valid), 1), 0)
+            valid = valid & (draw >= self.neighbour_dropout)
         # Only pairs that are both present send: R of the E T rows.
         e, t = valid.nonzero(as_tuple=True)
-        told = self._disturb(torch.cat([x[near.edge_index[0]], edge], -1), dim=1)[e, t]
+        told = self._disturb(torch.cat([x[near.edge_index[0]], edge], -1), 1, edges)[e, t]
         sent = functional.relu(self.message(told))  # (R, M d)
         slot = batch[near.edge_index[0, e]] * steps + t
         total = sent.new_zeros(windows * steps, sent.shape[-1]).index_add(0, slot, sent)
@@ -126,21 +132,30 @@ class IntentGraphNet(nn.Module):
         mean = total / (1 + count)[:, None]
         return mean.unflatten(1, (self.members, -1)).transpose(0, 1)
 
-    def _disturb(self, x: Tensor, dim: int) -> Tensor:
-        """Noise on, and dropout of, the columns of `x`, the same along the steps `dim`."""
+    def _disturb(self, x: Tensor, dim: int, of: Rows) -> Tensor:
+        """Noise on, and dropout of, the columns of `x`, the same along the steps `dim`.
+
+        The rows `of` samples lie in the dimension before.
+        """
         if not self.training:
             return x
         shape = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
-        x = x + self.input_noise * torch.randn(shape, device=x.device)
-        return x * (torch.rand(shape, device=x.device) >= self.input_dropout)
+        x = x + self.input_noise * of.draw(self._normal, shape, dim - 1)
+        return x * (of.draw(self._uniform, shape, dim - 1) >= self.input_dropout)
 
-    def _drop(self, x: Tensor) -> Tensor:
+    def _drop(self, x: Tensor, of: Rows) -> Tensor:
         """Hides units of (M, B, T, d), the same at every step (Gal and Ghahramani 2016)."""
         if not self.training:
             return x
         shape = (*x.shape[:2], 1, x.shape[-1])
-        keep = torch.rand(shape, device=x.device) >= self.dropout
+        keep = of.draw(self._uniform, shape, 1) >= self.dropout
         return x * keep / (1 - self.dropout)
+
+    def _normal(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(shape, device=self.near.weight.device)
+
+    def _uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.rand(shape, device=self.near.weight.device)
 
 
 class MemberLinear(nn.Module):
@@ -187,9 +202,27 @@ class MemberGRU(nn.Module):
 
 def standardise(norm: nn.BatchNorm1d, x: Tensor, valid: Tensor) -> Tensor:
     """Standardises the columns of present rows (N, T, D); absent ones (N, T) stay 0."""
-    # Statistics take two rows; judging takes one, or it would depend on who else is in the batch.
-    if not x.shape[-1] or valid.sum() < 1 + norm.training:
+    if not x.shape[-1]:
         return x
-    out = torch.zeros_like(x)
-    out[valid] = norm(x[valid])
+    count = total(valid.sum()) if norm.training else valid.sum()
+    # Statistics take two rows; judging takes one, or it would depend on who else is in the batch.
+    if count < 1 + norm.training:
+        return x
+    out, seen = torch.zeros_like(x), x[valid]
+    if norm.training and processes.count() > 1:
+        mean = total(seen.sum(0)) / count
+        variance = total((seen - mean).square().sum(0)) / count
+        _follow(norm, mean, variance * count / (count - 1))
+        out[valid] = (seen - mean) / (variance + norm.eps).sqrt()
+    else:
+        out[valid] = norm(seen)
     return out
+
+
+def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    """Moves the running statistics, as `norm` does by itself where it sees all rows."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance, norm.momentum)
+    norm.num_batches_tracked.add_(1)
