@@ -1,9 +1,14 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from vidreason import cli
+from vidreason.data.instances import Prepared, with_instances
+from vidreason.data.jaad import read_video
+from vidreason.data.video import Video
+from vidreason.scene import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +23,21 @@ def test_demo_leaves_a_picture_and_a_table(demo):
     table = json.loads((demo / "run" / "evaluation" / "metrics.json").read_text())
     scores = table["runs"]["run"]["splits"]["all"]["scores"]
     assert {"run", "majority", "box trees"} <= set(scores)
+
+
+def test_demo_follows_what_is_in_a_film(demo):
+    (clip,) = (demo / "streets" / "JAAD_clips").iterdir()
+    prepared = Prepared(demo / "store" / f"{clip.stem}.arrow")
+    assert Video(clip).length == prepared.length
+    scene = prepared.scene()
+    assert {"person", "vehicle"} <= {KINDS[k] for k in scene.kind}
+    assert (demo / "instances.png").read_bytes().startswith(b"\x89PNG")
+    # It fits the annotation: the same frames, and nearly everybody who is seen whole is found.
+    annotated = read_video(demo / "streets", clip.stem)
+    both = with_instances(annotated, prepared)
+    shown = np.repeat(annotated.kind == 0, np.diff(annotated.offsets))
+    shown &= annotated.cues["occlusion"] == 0
+    assert (both.image[: len(shown)][shown] != 0).any(1).mean() > 0.95
 
 
 def test_demo_takes_clips_apart(demo):

@@ -2,7 +2,8 @@ import av
 import numpy as np
 import pytest
 
-from vidreason.data.film import Film, TrueMasks, traffic, write_film
+from vidreason.data.film import Film, TrueMasks, write_film, write_truth
+from vidreason.data.instances import Prepared
 from vidreason.data.masks import boxes, encode
 from vidreason.data.street import view
 from vidreason.data.video import Video
@@ -59,7 +60,7 @@ def test_nearer_things_hide_farther_ones(film):
 def test_cars_keep_their_distance_and_stop_for_people():
     for index in range(1, 12):
         street = simulate(0, index)
-        cars = traffic(street, np.random.default_rng(index))
+        cars = street.cars
         left, right = street.place.kerbs
         lanes = cars[0, :, 0]
         assert (np.diff(cars[..., 0], axis=0) == 0).all()
@@ -78,6 +79,19 @@ def test_true_masks_are_those_of_the_film(film):
         (number,) = np.unique(numbers[found.image == n + 1])
         assert found.kind[n] == film.kind[number - 1]
         assert (numbers == number).sum() == (found.image == n + 1).sum()
+
+
+def test_the_truth_is_a_prepared_video(tmp_path, film):
+    write_truth(tmp_path / "v.arrow", "v", film)
+    prepared = Prepared(tmp_path / "v.arrow")
+    assert prepared.length == film.street.place.length
+    _, numbers = film(7)
+    rows = prepared.window(7, 8)
+    areas = np.bincount(numbers.ravel(), minlength=len(film.kind) + 1)
+    assert rows["track"].to_pylist() == [n for n in range(len(film.kind)) if areas[n + 1] >= 64]
+    for row in rows.to_pylist():
+        assert row["kind"] == KINDS[film.kind[row["track"]]]
+        assert sum(row["mask"][1::2]) == areas[row["track"] + 1]
 
 
 def test_film_is_a_video_that_browsers_play(tmp_path, film):

@@ -12,8 +12,8 @@ from blobs import jobs
 from test_segment import save
 
 from vidreason import cli, prepare
-from vidreason.data.film import Film, TrueMasks, write_film, write_video
-from vidreason.data.instances import Prepared, with_instances
+from vidreason.data.film import Film, TrueMasks, write_film, write_truth, write_video
+from vidreason.data.instances import Prepared, match, with_instances
 from vidreason.data.jaad import read_video
 from vidreason.data.masks import encode
 from vidreason.data.street import write_video as annotate
@@ -189,7 +189,7 @@ def street(tmp_path_factory):
     root = tmp_path_factory.mktemp("street")
     for folder in ("", "_attributes", "_appearance", "_traffic", "_vehicle"):
         (root / f"annotations{folder}").mkdir()
-    happens = simulate(0, 3, (60, 70))
+    happens = simulate(0, 6, (60, 70))
     name, film = annotate(root, happens), Film(happens)
     write_film(root / f"{name}.mp4", film)
     return root, name, film
@@ -223,6 +223,15 @@ def test_a_street_is_seen_as_it_was(street, tmp_path):
     assert matched[shown].mean() > 0.99
     assert (both.labels["cross"][:rows] == scene.labels["cross"]).all()
     assert {KINDS[k] for k in both.kind} >= {"person", "vehicle"}
+
+    # Whoever is matched is who was annotated: the labels are those of the same person.
+    write_truth(tmp_path / "truth.arrow", name, film)
+    truth = Prepared(tmp_path / "truth.arrow")
+    row = match(scene, truth.frame, truth.kinds(), truth.boxes())
+    asked = np.flatnonzero((scene.labels["cross"] >= 0) & (row >= 0))
+    person = truth.table["track"].to_numpy()[row[asked]]
+    happened = film.street.behaviour["cross"][scene.frame[asked], person]
+    assert len(asked) > 50 and (scene.labels["cross"][asked] == happened).mean() > 0.99
 
 
 def test_command_line(street, tmp_path, capsys):

@@ -15,7 +15,7 @@ from vidreason.data.jaad import (
     read_video,
     video_names,
 )
-from vidreason.data.street import annotate, view, write_street
+from vidreason.data.street import _car_boxes, annotate, view, write_street
 from vidreason.data.world import CROSS, EYE, FOCAL, Street, simulate
 from vidreason.errors import DataError
 from vidreason.scene import EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
@@ -200,15 +200,17 @@ def test_who_is_farther_is_smaller(streets: list[Street]) -> None:
         np.testing.assert_allclose(near * (z + 100 - street.ego_z[:, None]), 1.7 * FOCAL, rtol=1e-9)
 
 
-def test_only_nearer_people_hide_anyone(streets: list[Street]) -> None:
+def test_only_nearer_people_and_cars_hide_anyone(streets: list[Street]) -> None:
     hidden = 0
     for street in streets[:FEW]:
         box, seen, occlusion = view(street)
+        cars, car_depth = _car_boxes(street)
         depth = street.position[..., 1] - street.ego_z[:, None]
+        depth = np.concatenate([depth, car_depth], 1)
         for t, i in np.argwhere(seen & (occlusion == 2))[::50]:
             overlap = [
                 np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-                for a, b in ((box[t, i], other) for other in box[t])
+                for a, b in ((box[t, i], other) for other in [*box[t], *cars[t]])
             ]
             area = np.prod(box[t, i, 2:] - box[t, i, :2])
             assert any(

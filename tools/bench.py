@@ -1,9 +1,10 @@
-"""Speed of reading, loading, training and predicting, as tables.
+"""Speed of reading, preparing, loading, training and predicting, as tables.
 
     python tools/bench.py read  --root data/jaad
     python tools/bench.py model --root data/jaad --config configs/intent/jaad_all.yaml
     python tools/bench.py step  --batch 64 --config configs/decomposition/balls_reference.yaml
     python tools/bench.py clips --batch 64 --threads 1
+    python tools/bench.py prepare
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
 """
@@ -12,18 +13,25 @@ import argparse
 import os
 import resource
 import statistics
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from vidreason.data.film import Film, TrueMasks, write_video
+from vidreason.data.instances import Instances, Prepared
 from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
+from vidreason.data.world import FPS, simulate
 from vidreason.files import data_root
+from vidreason.prepare import Job, prepare_video
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -275,10 +283,77 @@ def clocked(spent: dict[str, float], part: str, call: Callable[..., Any]) -> Cal
     return run
 
 
+class _Known:
+    """A segmenter that takes no time: it knows the first frames of a film, over and over."""
+
+    features = 256
+
+    def __init__(self, film: Film, frames: int) -> None:
+        truth = TrueMasks(film)
+        features = np.random.default_rng(0).standard_normal((256, 270, 480), dtype=np.float32)
+        self.found = [truth(film(t)[0], t)._replace(features=features) for t in range(frames)]
+
+    def __call__(self, frame: np.ndarray, number: int) -> Instances:
+        return self.found[number % len(self.found)]
+
+
+def prepare(runs: int) -> None:
+    """Everything of `vidreason prepare` but the network, at 1080p; and reading what it wrote."""
+    table = Table(title="1080p, 256 features at a quarter of the size, one process")
+    for column in ("what", "value"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        film = Film(simulate(0, 2, (90, 120)))
+        once = film.street.place.length
+        known = _Known(film, once)
+        for times in (1, 4):
+            path = Path(folder, f"{times}.mp4")
+            write_video(path, (film(t)[0] for _ in range(times) for t in range(once)), FPS)
+        for times in (1, 4):
+            job = Job(
+                f"{times}", Path(folder, f"{times}.mp4"), Path(folder), "known", lambda: known
+            )
+            taken = []
+            for _ in range(runs):
+                Path(folder, f"{times}.arrow").unlink(missing_ok=True)
+                taken.append(timed(lambda job=job: prepare_video(job)))  # type: ignore[misc]
+            cpu, wall = (statistics.median(t) / (times * once) for t in zip(*taken, strict=True))
+            table.add_row(f"{times * once} frames: frames/s", f"{1 / wall:.0f}")
+            table.add_row("  CPU ms a frame", f"{1e3 * cpu:.1f}")
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            table.add_row("  peak memory so far, MiB", f"{peak:.0f}")
+        path = Path(folder, "4.arrow")
+        prepared = Prepared(path)
+        raw = sum(_raw_bytes(column) for column in prepared.table.columns)
+        table.add_row(
+            "bytes of the store over those of its arrays", f"{path.stat().st_size / raw:.3f}"
+        )
+        starts = np.random.default_rng(0).integers(0, prepared.length - 16, 2000)
+        begin = time.perf_counter()
+        for start in starts.tolist():
+            rows = prepared.window(start, start + 16)
+            np.stack([rows[name].to_numpy() for name in ("x1", "y1", "x2", "y2")])
+            rows["feature"].combine_chunks().flatten().to_numpy()
+        each = (time.perf_counter() - begin) / len(starts)
+        table.add_row("windows of 16 frames at random/s, boxes and features", f"{1 / each:.0f}")
+    Console().print(table)
+
+
+def _raw_bytes(column: pa.ChunkedArray) -> int:
+    values = column.combine_chunks()
+    if pa.types.is_string(values.type):
+        return 4 * len(values) + sum(len(word.as_py()) for word in values)
+    if pa.types.is_list(values.type):
+        return 4 * len(values) + values.flatten().to_numpy().nbytes
+    if pa.types.is_fixed_size_list(values.type):
+        return values.flatten().to_numpy().nbytes
+    return values.to_numpy().nbytes
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("read", "model", "step", "clips"))
+    parser.add_argument("what", choices=("read", "model", "step", "clips", "prepare"))
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
     parser.add_argument("--config", type=Path, help="jaad_all, or moving_mnist_reference of step")
     parser.add_argument("--runs", type=int, default=3)
@@ -287,7 +362,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if args.what == "clips":
+    if args.what == "prepare":
+        prepare(args.runs)
+    elif args.what == "clips":
         clips(args.batch, args.runs, args.threads)
     elif args.what == "step":
         config = args.config or CONFIGS / "decomposition" / "moving_mnist_reference.yaml"

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.description = """\
 Simulates streets in JAAD's layout, trains an intent model on them, forecasts who will cross on
-streets it has not seen, scores the forecasts beside baselines, and draws some of them. Then draws
-digits that move, trains a decomposition model on them, and shows what components it sees in clips
-that it has not seen, and where they will go. Needs no data and no network; takes two minutes."""
+streets it has not seen, scores the forecasts beside baselines, and draws some of them. Films one of
+those streets, and follows everybody and everything in the film. Then draws digits that move, trains
+a decomposition model on them, and shows what components it sees in clips that it has not seen, and
+where they will go. Needs no data and no network; takes two minutes."""
     parser.epilog = """examples:
   vidreason demo
   vidreason demo --out /tmp/demo --videos 120"""
@@ -31,10 +33,15 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     # Imported here, so that `--help` need not wait for them.
     from vidreason import evaluate
+    from vidreason.data.film import Film, TrueMasks, write_film
+    from vidreason.data.instances import Prepared
     from vidreason.data.modules import IntentData
     from vidreason.data.street import write_street
-    from vidreason.drawings import draw_windows
+    from vidreason.data.video import Video
+    from vidreason.data.world import simulate
+    from vidreason.drawings import draw_instances, draw_windows
     from vidreason.predictions import KEY, match, prediction_columns, read_predictions
+    from vidreason.prepare import Job, prepare_video
 
     if args.videos < 20:
         raise DataError("--videos", f"{args.videos} is too few to learn from", "give 20 or more")
@@ -43,17 +50,17 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(args.out, problem, "give another --out")
     shutil.rmtree(args.out, ignore_errors=True)
     root, folder = args.out / "streets", args.out / "run"
-    print(f"1/6 simulating {args.videos} streets into {root}")
+    print(f"1/7 simulating {args.videos} streets into {root}")
     write_street(root, args.videos)
-    print(f"2/6 training an intent model into {folder}")
+    print(f"2/7 training an intent model into {folder}")
     if code := _train("configs/intent/demo.yaml", folder, f"--data.root={root}"):
         return code
-    print("3/6 scoring the forecasts on streets that training has not seen")
+    print("3/7 scoring the forecasts on streets that training has not seen")
     found = read_predictions(folder / "predictions.parquet")
     scoring = argparse.ArgumentParser()
     evaluate.add_arguments(scoring)
     evaluate.run(scoring.parse_args([str(folder), f"--root={root}"]))
-    print("4/6 drawing")
+    print("4/7 drawing")
     data = IntentData(found.meta["features"], root=str(root))
     data.setup("predict")
     windows, scenes = data.windows["test"], data.scenes["test"]
@@ -68,11 +75,20 @@ def run(args: argparse.Namespace) -> int:
     picture = args.out / "forecasts.png"
     draw_windows(picture, scenes, windows, window[chosen].tolist(), probability[chosen].tolist())
     clips = args.out / "digits"
-    print(f"5/6 training a decomposition of moving digits into {clips}")
+    video = min(data.scenes["test"], key=lambda scene: scene.length).id
+    print(f"5/7 filming {video}, and following what is in the film")
+    clip, seen = root / "JAAD_clips" / f"{video}.mp4", args.out / "instances.png"
+    film = Film(simulate(0, int(video.removeprefix("video_"))))
+    write_film(clip, film)
+    prepare_video(Job(video, clip, args.out / "store", "truth", partial(TrueMasks, film)))
+    prepared = Prepared(args.out / "store" / f"{video}.arrow")
+    draw_instances(seen, Video(clip), prepared, [prepared.length // 4, prepared.length // 2])
+    print(f"6/7 training a decomposition of moving digits into {clips}")
     if code := _train("configs/decomposition/demo.yaml", clips):
         return code
-    print("6/6 done")
+    print("7/7 done")
     print(f"\npicture: {picture}")
+    print(f"film:    {clip}, and what was followed in it: {seen}")
     print(f"table:   {folder / 'evaluation' / 'metrics.json'}")
     print(f"curves:  {folder / 'evaluation'}")
     print(f"digits:  {clips / 'filmstrips' / 'clip_00000.png'}, and .gif")

@@ -1,19 +1,26 @@
-"""Windows drawn as people see them: boxes, where they came from, the star graph, the forecast."""
+"""Pictures of windows, with the star graph and the forecast, and of segmented instances."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import TABLEAU_COLORS, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
+from vidreason.data.instances import Prepared
+from vidreason.data.masks import Masks, decode
+from vidreason.data.video import Video
 from vidreason.data.windows import Windows
 from vidreason.files import write_atomic
 from vidreason.plots import COLOURS
 from vidreason.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _CROSSES, _STAYS = COLOURS[1], COLOURS[0]
+_TRACKS = list(TABLEAU_COLORS.values())
 
 
 def draw_windows(
@@ -41,6 +48,39 @@ def draw_windows(
         _draw(axes, scenes[windows.scene[row]], windows, row, chance)
     with write_atomic(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+def draw_instances(path: Path, video: Video, prepared: Prepared, frames: Sequence[int]) -> None:
+    """Draws frames of a video, one below the other, with masks and numbers of tracks, as a PNG.
+
+    Args:
+        path: Of the picture.
+        video: That was prepared.
+        prepared: What became of it.
+        frames: Which frames, rising.
+    """
+    sheets = []
+    for number, picture in video.frames():
+        if number not in frames:
+            continue
+        rows = prepared.window(number, number + 1)
+        counts = rows["mask"].combine_chunks()
+        offsets = counts.offsets.to_numpy() - counts.offsets[0].as_py()
+        flat = counts.flatten().to_numpy()
+        shown = decode(Masks(flat, offsets, video.height, video.width))
+        for row, mask in zip(rows.to_pylist(), shown, strict=True):
+            shade = (np.array(to_rgb(_TRACKS[row["track"] % len(_TRACKS)])) * 255).astype(np.uint8)
+            picture[mask] = picture[mask] // 2 + shade // 2
+            corner = int(row["x1"]), int(row["y1"])
+            size = int(row["x2"]), int(row["y2"])
+            cv2.rectangle(picture, corner, size, shade.tolist(), 2)
+            text = f"{row['kind'].replace('_', ' ')} {row['track']}"
+            place = corner[0], max(corner[1] - 6, 16)
+            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255,) * 3, 2)
+        # The band that people and cars are in.
+        sheets.append(picture[video.height // 4 : video.height * 7 // 8])
+    with write_atomic(path) as temporary:
+        Image.fromarray(np.concatenate(sheets)).save(temporary, "PNG")
 
 
 def _draw(axes: Axes, scene: Scene, windows: Windows, row: int, chance: float) -> None:

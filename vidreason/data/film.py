@@ -12,13 +12,13 @@ import av
 import cv2
 import numpy as np
 
-from vidreason.data.instances import Instances
-from vidreason.data.world import EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
+from vidreason.data import masks
+from vidreason.data.instances import Instances, Writer
+from vidreason.data.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 from vidreason.files import write_atomic
 from vidreason.scene import KINDS
 
 _NEAR = 1.5  # metres before the camera where drawing begins
-_CAR = (1.8, 1.5, 4.2)  # metres: wide, high, long
 _LAMPS = ((200, 30, 30), (60, 200, 80))
 _STRIDE = 8  # pixels of a cell of the features
 _SHOWN = 64  # pixels; of less no segmenter makes anything
@@ -39,7 +39,7 @@ class Film:
     def __init__(self, street: Street) -> None:
         place, people = street.place, len(street.people.party)
         rng = np.random.default_rng((place.seed, place.index, 2))
-        self.street, self.cars = street, traffic(street, rng)  # (F, A, 2) x and z of the near end
+        self.street, self.cars = street, street.cars
         self.skin = rng.integers(90, 225, (people, 1)) * np.array([1, 0.8, 0.7])
         self.shirt, self.trousers = rng.integers(20, 235, (2, people, 3))
         self.paint = rng.integers(20, 235, (self.cars.shape[1], 3))
@@ -120,7 +120,7 @@ class Film:
 
     def _car(self, canvas: "_Canvas", t: int, a: int) -> None:
         x, near = self.cars[t, a]
-        wide, high, long = _CAR
+        wide, high, long = CAR
         number, paint = len(self.street.people.party) + 1 + a, self.paint[a]
         corners = [
             (x + side * wide / 2, y, near + depth)
@@ -146,8 +146,9 @@ class Film:
         (x, z), high = street.position[t, p], street.people.height[p]
         heading, phase = street.heading[t, p], street.stride[t, p]
         broad = high * (0.13 * abs(np.cos(heading)) + 0.075 * abs(np.sin(heading)))
-        # Legs and arms swing along the heading; seen from the front that is out of the picture.
-        swing = 0.2 * high * np.sin(phase) * np.sin(heading) * min(street.speed[t, p] / 1.4, 1)
+        # Legs and arms swing along the heading, as wide as boxes are annotated.
+        stride = 0.055 + 0.09 * abs(np.sin(phase / 2)) * min(street.speed[t, p], 1.5)
+        swing = high * stride * np.sin(heading) * np.sign(np.sin(phase / 2))
         hip, neck, thick = 0.5 * high, 0.84 * high, 0.055 * high
         number = p + 1
         for side in (-1, 1):
@@ -223,43 +224,6 @@ class _Canvas:
         self.upright(ring, z, colour, number)
 
 
-def traffic(street: Street, rng: np.random.Generator) -> np.ndarray:
-    """Other cars, (F, A, 2) metres: x and z of the end that is nearer to the camera.
-
-    Parked ones stand off the road; those in the lanes left of the camera come toward it, or drive
-    the same way where the street is one-way. They stop for people on the road.
-    """
-    place = street.place
-    left, right = place.kerbs
-    lanes = np.arange(left + LANE / 2, -LANE / 2, LANE)
-    parked = [(side, z) for side in (left - 7, right + 7) for z in rng.uniform(5, 70, 3)]
-    moving = [(x, z) for x in lanes for z in rng.uniform(0, 60, 1) + [20, 60]]
-    start = np.array([*parked, *moving])
-    way = np.repeat([0, 1 if place.one_way else -1], [len(parked), len(moving)])
-    speed = place.cruise * rng.uniform(0.8, 1.2, len(start)) * abs(way)
-    cruise, track = speed.copy(), [start]
-    for t in range(1, place.length):
-        now = track[-1]
-        x, z = street.position[t].T
-        on_road = (x > left - 0.5) & (x < right + 0.5)
-        # The gap ahead of the bumper that leads, to whoever is on the road there.
-        bumper = now[:, 1] + (way > 0) * _CAR[2]
-        gap = np.where(on_road, way[:, None] * (z - bumper[:, None]) - 3, np.inf)
-        gap = np.where(gap > -3, gap, np.inf).min(1, initial=np.inf)
-        same = (now[:, 0] == now[:, None, 0]) & (way[:, None] != 0)
-        apart = way[:, None] * (now[:, 1] - now[:, None, 1]) - _CAR[2] - 2
-        gap = np.minimum(
-            gap,
-            np.where(
-                same & (apart > -_CAR[2] - 2) & ~np.eye(len(now), dtype=bool), apart, np.inf
-            ).min(1),
-        )
-        allowed = np.sqrt(2 * 4.0 * np.maximum(gap, 0))
-        speed = np.clip(np.minimum(cruise, allowed), speed - 8 / FPS, speed + 2 / FPS).clip(0)
-        track.append(now + np.stack([np.zeros(len(now)), way * speed / FPS], 1))
-    return np.stack(track)
-
-
 class TrueMasks:
     """A segmenter that knows the truth; its features are the colours of the picture."""
 
@@ -286,6 +250,21 @@ class TrueMasks:
             score=np.ones(len(there), np.float32),
             features=np.moveaxis(coarse, 2, 0).astype(np.float32) / 255,
         )
+
+
+def write_truth(path: Path, video: str, film: Film) -> None:
+    """Writes what there is to see as a prepared video, with the true tracks: objects from 0."""
+    truth, length = TrueMasks(film), film.street.place.length
+    facts = {"video": video, "segmenter": "truth", "fps": FPS, "every": 1, "length": length}
+    facts |= {"width": WIDTH, "height": HEIGHT}
+    with write_atomic(path) as temporary, Writer(temporary, facts, truth.features) as writer:
+        for t in range(length):
+            picture, numbers = film(t)
+            found = truth(picture, t)
+            mask = masks.encode(found.image, len(found.kind))
+            track = np.array([numbers[found.image == n + 1][0] for n in range(len(found.kind))])
+            look = masks.pool(found.features, found.image, len(found.kind))
+            writer.add(t, found, track.astype(np.int32) - 1, mask, look)
 
 
 def write_film(path: Path, film: Film) -> None:

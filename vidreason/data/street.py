@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidreason.data.jaad import APPEARANCE, FOLDERS, LABELS, SPLITS, annotation_path
-from vidreason.data.world import CROSS, HEIGHT, WIDTH, Street, drift, simulate
+from vidreason.data.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
 from vidreason.errors import DataError
 from vidreason.scene import OCCLUSION, ORIENTATION, TRAFFIC_LIGHT
 
@@ -50,7 +50,8 @@ def view(street: Street) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Returns:
         Boxes (F, P, 4) in whole pixels, clipped to the image; whether someone follows the person,
-        who is in view and not too far (F, P); occlusion by people in front (F, P), by `OCCLUSION`.
+        who is in view and not too far (F, P); occlusion by people and cars in front (F, P), by
+        `OCCLUSION`.
     """
     who, (x, z) = street.people, np.moveaxis(street.position, -1, 0)
     rng = np.random.default_rng((street.place.seed, street.place.index, 1))
@@ -70,12 +71,29 @@ def view(street: Street) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     followed = depth < rng.uniform(*FOLLOWS, len(who.party))
     followed &= np.arange(len(x))[:, None] >= late * len(x)
 
-    corner = np.minimum(box[:, :, None, 2:], box[:, None, :, 2:])
-    corner -= np.maximum(box[:, :, None, :2], box[:, None, :, :2])
+    cars, car_depth = _car_boxes(street)
+    other = np.concatenate([box, cars], axis=1)
+    corner = np.minimum(box[:, :, None, 2:], other[:, None, :, 2:])
+    corner -= np.maximum(box[:, :, None, :2], other[:, None, :, :2])
     covered = np.maximum(corner, 0).prod(-1) / np.maximum(area, 1)[:, :, None]
-    in_front = shown[:, None, :] & (depth[:, None, :] < depth[:, :, None] - 0.2)
+    drawn = np.concatenate([shown, car_depth > 1], axis=1)
+    far = np.concatenate([depth, car_depth], axis=1)
+    in_front = drawn[:, None, :] & (far[:, None, :] < depth[:, :, None] - 0.2)
     worst = np.max(covered * in_front, axis=2)
     return box, shown & followed, (worst > 0.25) * 1 + (worst > 0.75)
+
+
+def _car_boxes(street: Street) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (F, A, 4) of other cars, pixels, and the depths (F, A) of their nearer ends, metres."""
+    (x, z), (wide, high, long) = np.moveaxis(street.cars, -1, 0), CAR
+    corners = [
+        street.project(x + side * wide / 2, y, z + depth)
+        for side in (-1, 1)
+        for y in (0.2, high)
+        for depth in (0, long)
+    ]
+    box = np.concatenate([np.minimum.reduce(corners), np.maximum.reduce(corners)], -1)
+    return box, z - street.ego_z[:, None]
 
 
 def annotate(street: Street) -> list[Track]:

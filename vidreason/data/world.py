@@ -14,6 +14,7 @@ from vidreason.data.jaad import LABELS
 FPS = 30.0
 WIDTH, HEIGHT, FOCAL = 1920, 1080, 1200.0  # pixels
 EYE, LANE = 1.3, 3.3  # height of the camera, width of a lane, metres
+CAR = (1.8, 1.5, 4.2)  # metres: wide, high, long
 ALONG, STAND, CROSS = range(3)  # what a person is out to do
 
 
@@ -70,6 +71,7 @@ class Street:
     ego_z: np.ndarray  # (F,) metres
     ego_speed: np.ndarray  # (F,) m/s
     ego_acceleration: np.ndarray  # (F,) m/s²
+    cars: np.ndarray  # (F, A, 2) other cars, metres: x, and z of the nearer end
     aim: np.ndarray  # (F, 2) pixel of the vanishing point; the car nods and sways
     position: np.ndarray  # (F, P, 2) x and z of the feet, metres
     speed: np.ndarray  # (F, P) m/s
@@ -273,6 +275,7 @@ def _live(rng: np.random.Generator, place: Place, who: People) -> Street:
         ego_z=ego[:, 0],
         ego_speed=ego[:, 1],
         ego_acceleration=ego[:, 2],
+        cars=_traffic(np.random.default_rng((place.seed, place.index, 3)), place, position),
         aim=sway + (WIDTH / 2, HEIGHT / 2),
         position=position,
         speed=speed,
@@ -281,3 +284,40 @@ def _live(rng: np.random.Generator, place: Place, who: People) -> Street:
         decided=decided,
         behaviour={name: np.stack(log[name]).astype(np.int8) for name in LABELS},
     )
+
+
+def _traffic(rng: np.random.Generator, place: Place, position: np.ndarray) -> np.ndarray:
+    """Other cars, (F, A, 2) metres: x and z of the end that is nearer to the camera.
+
+    Parked ones stand off the road; those in the lanes left of the camera come toward it, or drive
+    the same way where the street is one-way. They stop for people on the road, who are at
+    `position` (F, P, 2).
+    """
+    left, right = place.kerbs
+    lanes = np.arange(left + LANE / 2, -LANE / 2, LANE)
+    parked = [(side, z) for side in (left - 7, right + 7) for z in rng.uniform(5, 70, 3)]
+    moving = [(x, z) for x in lanes for z in rng.uniform(0, 60, 1) + [20, 60]]
+    start = np.array([*parked, *moving])
+    way = np.repeat([0, 1 if place.one_way else -1], [len(parked), len(moving)])
+    speed = place.cruise * rng.uniform(0.8, 1.2, len(start)) * abs(way)
+    cruise, track = speed.copy(), [start]
+    for t in range(1, place.length):
+        now = track[-1]
+        x, z = position[t].T
+        on_road = (x > left - 0.5) & (x < right + 0.5)
+        # The gap ahead of the bumper that leads, to whoever is on the road there.
+        bumper = now[:, 1] + (way > 0) * CAR[2]
+        gap = np.where(on_road, way[:, None] * (z - bumper[:, None]) - 3, np.inf)
+        gap = np.where(gap > -3, gap, np.inf).min(1, initial=np.inf)
+        same = (now[:, 0] == now[:, None, 0]) & (way[:, None] != 0)
+        apart = way[:, None] * (now[:, 1] - now[:, None, 1]) - CAR[2] - 2
+        gap = np.minimum(
+            gap,
+            np.where(
+                same & (apart > -CAR[2] - 2) & ~np.eye(len(now), dtype=bool), apart, np.inf
+            ).min(1),
+        )
+        allowed = np.sqrt(2 * 4.0 * np.maximum(gap, 0))
+        speed = np.clip(np.minimum(cruise, allowed), speed - 8 / FPS, speed + 2 / FPS).clip(0)
+        track.append(now + np.stack([np.zeros(len(now)), way * speed / FPS], 1))
+    return np.stack(track)
