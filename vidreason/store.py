@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.files import write_atomic
+from vidreason.files import progress, write_atomic
 from vidreason.scene import Scene
 
 _SCALARS = ("id", "fps", "width", "height", "length", "attributes", "track_ids")
@@ -49,6 +49,19 @@ def cached(path: Path, key: str, read: Callable[[], list[Scene]]) -> list[Scene]
             np.savez(file, key=np.frombuffer(key.encode(), np.uint8), **_pack(scenes))
     except OSError as error:
         warnings.warn(f"{path}: cache not written ({error.strerror})", stacklevel=2)
+    return scenes
+
+
+def read_each(dataset: str, names: Sequence[str], read: Callable[[str], Scene]) -> list[Scene]:
+    """The scenes of the named videos, with a progress bar."""
+    # Not rich's track(): an error would leave its generator to the garbage collector, which may
+    # close it inside rich's own thread and wait for ever.
+    scenes = []
+    with progress() as bar:
+        task = bar.add_task(f"reading {dataset}", total=len(names))
+        for name in names:
+            scenes.append(read(name))
+            bar.advance(task)
     return scenes
 
 

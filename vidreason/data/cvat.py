@@ -125,6 +125,23 @@ def repeated_tags(
     return numbers, rows, distinct
 
 
+def sizes(path: Path, meta: str) -> tuple[int, int, int]:
+    """Frames of a video, and their width and height in pixels, from what precedes `</meta>`.
+
+    Raises:
+        DataError: They are missing, or no positive whole numbers.
+    """
+    try:
+        found = [int(content(meta, tag)) for tag in ("size", "width", "height")]
+    except ValueError:
+        found = [0]
+    if not all(0 < n < 1_000_000 for n in found):
+        problem = "meta/task lacks size or original_size as positive whole numbers"
+        raise DataError(path, problem, _CORRECT)
+    length, width, height = found
+    return length, width, height
+
+
 def code_of(path: Path, name: str, value: str, known: Sequence[str], place: str) -> int:
     """Index of a word among those known.
 

@@ -20,10 +20,10 @@ from vidreason.data.cvat import (
     named_values,
     read_xml,
     repeated_tags,
+    sizes,
     start_tags,
 )
 from vidreason.errors import DataError
-from vidreason.files import progress
 from vidreason.scene import (
     CROSS,
     EGO_ACTIONS,
@@ -34,7 +34,7 @@ from vidreason.scene import (
     TRAFFIC_LIGHT,
     Scene,
 )
-from vidreason.store import cached, content_key
+from vidreason.store import cached, content_key, read_each
 
 FPS = 29.97
 FOLDERS = {
@@ -177,15 +177,7 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
     names = video_names(root)
 
     def read() -> list[Scene]:
-        # Not rich's track(): an error would leave its generator to the garbage collector, which may
-        # close it inside rich's own thread and wait for ever.
-        scenes = []
-        with progress() as bar:
-            task = bar.add_task("reading JAAD", total=len(names))
-            for name in names:
-                scenes.append(read_video(root, name))
-                bar.advance(task)
-        return scenes
+        return read_each("JAAD", names, lambda name: read_video(root, name))
 
     if not cache:
         return read()
@@ -212,14 +204,7 @@ def read_video(root: Path, video: str, partial: bool = False) -> Scene:
     path = annotation_path(root, "annotations", video)
     text = read_xml(path)
     meta, _, body = text.partition("</meta>")
-    try:
-        length = int(content(meta, "size"))
-        width, height = int(content(meta, "width")), int(content(meta, "height"))
-        if not all(0 < n < 1_000_000 for n in (length, width, height)):
-            raise ValueError
-    except ValueError:
-        problem = "meta/task lacks size or original_size as positive whole numbers"
-        raise DataError(path, problem, _MEND) from None
+    length, width, height = sizes(path, meta)
     tracks = _read_tracks(path, body, length)
     kind = np.array([KINDS.index(_KIND[label]) for label in tracks.labels], np.int8)
     behaviour = np.array([label == "pedestrian" for label in tracks.labels], bool)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vidreason.data.cvat import attributes, box_numbers, code_of, content, read_xml, start_tags
+from vidreason.data.cvat import attributes, box_numbers, code_of, read_xml, sizes, start_tags
 from vidreason.data.cvat import named_values as values_of
 from vidreason.data.jaad import FACTS as JAAD_FACTS
 from vidreason.data.jaad import LABELS
 from vidreason.errors import DataError
-from vidreason.files import progress
 from vidreason.scene import CROSS, KINDS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
-from vidreason.store import cached, content_key
+from vidreason.store import cached, content_key, read_each
 
 FPS = 30.0
 FOLDERS = {"annotations": "_annt", "annotations_attributes": "_attributes"}
@@ -90,13 +89,7 @@ def read_pie(root: Path, cache: bool = True) -> list[Scene]:
         raise DataError(root / "annotations", "holds no set01/video_0001_annt.xml", _MEND)
 
     def read() -> list[Scene]:
-        scenes = []
-        with progress() as bar:
-            task = bar.add_task("reading PIE", total=len(names))
-            for name in names:
-                scenes.append(read_video(root, name))
-                bar.advance(task)
-        return scenes
+        return read_each("PIE", names, lambda name: read_video(root, name))
 
     if not cache:
         return read()
@@ -126,14 +119,7 @@ def read_video(root: Path, video: str) -> Scene:
     """
     path = annotation_path(root, "annotations", video)
     meta, _, body = read_xml(path).partition("</meta>")
-    try:
-        length = int(content(meta, "size"))
-        width, height = int(content(meta, "width")), int(content(meta, "height"))
-        if not all(0 < n < 10_000_000 for n in (length, width, height)):
-            raise ValueError
-    except ValueError:
-        problem = "meta/task lacks size or original_size as positive whole numbers"
-        raise DataError(path, problem, _MEND) from None
+    length, width, height = sizes(path, meta)
     ids, labels, offsets, frame, box, tags = _tracks(path, body, length)
     facts = _facts(annotation_path(root, "annotations_attributes", video), ids)
     _move_points(path, facts["crossing_point"], ids, offsets, frame)

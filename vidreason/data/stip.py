@@ -18,9 +18,8 @@ import numpy as np
 
 from vidreason.data.jaad import FACTS, LABELS
 from vidreason.errors import DataError
-from vidreason.files import progress
 from vidreason.scene import KINDS, SIGNALS, Scene
-from vidreason.store import cached, content_key
+from vidreason.store import cached, content_key, read_each
 
 TEST = (
     "downtown_ann_3-09-28-2017",
@@ -99,13 +98,7 @@ def read_stip(
         raise DataError(root, f"holds no sequence annotated at {rate} frames a second", mend)
 
     def read() -> list[Scene]:
-        scenes = []
-        with progress() as bar:
-            task = bar.add_task("reading STIP", total=len(names))
-            for name in names:
-                scenes.append(read_sequence(root / name, rate, views))
-                bar.advance(task)
-        return scenes
+        return read_each("STIP", names, lambda name: read_sequence(root / name, rate, views))
 
     if not cache:
         return read()
