@@ -92,19 +92,58 @@ class IntentGraphNet(nn.Module):
         A detection for each observed step, the predictions, and the answers to `TAGS`, which serve
         training only.
         """
-        person = graph["person"]
-        windows, steps = len(graph.window), person.x.shape[1]
+        return self.logits(**self.columns(graph))
+
+    def columns(self, graph: HeteroData) -> dict[str, Tensor]:
+        """What is read of the graphs of B windows, by the argument names of `logits`."""
+        person, near = graph["person"], graph["person", "near", "person"]
         x = torch.cat([person.x, person.image], -1) if self.image_features else person.x
-        x = standardise(self.person_norm, x, person.valid)  # (N, T, Dp)
         # (4B, T, Di) -> (B, T, 4 Di)
-        infra = graph["infra"].x.unflatten(0, (windows, len(SIGNALS))).transpose(1, 2).flatten(2)
-        around = torch.cat([graph["ego"].x, infra], -1)
-        around = standardise(self.around_norm, around, around.new_ones(windows, steps).bool())
-        own = torch.cat([x[person.ptr[:-1]], around], -1)
+        infra = graph["infra"].x.unflatten(0, (-1, len(SIGNALS))).transpose(1, 2).flatten(2)
+        return {
+            "person": x,
+            "present": person.valid,
+            "target": person.ptr[:-1],
+            "around": torch.cat([graph["ego"].x, infra], -1),
+            "sender": near.edge_index[0],
+            "window": person.batch[near.edge_index[0]],
+            "relation": near.edge_attr,
+            "both": near.valid,
+        }
+
+    def logits(
+        self,
+        person: Tensor,
+        present: Tensor,
+        target: Tensor,
+        around: Tensor,
+        sender: Tensor,
+        window: Tensor,
+        relation: Tensor,
+        both: Tensor,
+    ) -> Tensor:
+        """`forward` on plain tensors, which is what exporting takes.
+
+        Args:
+            person: Nodes with a box (N, T, Dp).
+            present: Whether they are there, (N, T) bool.
+            target: Which of them are asked about, (B,).
+            around: Ego vehicle and infrastructure, (B, T, Da).
+            sender: Which node an edge comes from, (E,).
+            window: Which window, 0 to B - 1, it belongs to, (E,).
+            relation: Of the two, (E, T, Dr).
+            both: Whether they are there, (E, T) bool.
+        """
+        windows, steps = around.shape[:2]
+        x = standardise(self.person_norm, person, present)  # (N, T, Dp)
+        always = present.new_ones(windows, steps)
+        around = standardise(self.around_norm, around, always)
+        own = torch.cat([x[target], around], -1)
         samples = rows(torch.ones(windows, dtype=torch.long, device=x.device))
         own = own.expand(self.members, *own.shape)
         own = self._disturb(own, 2, samples)  # (M, B, T, D)
-        h = self.own(own.flatten(1, 2)) + self.near(self._messages(graph, x))
+        told = self._messages(x[sender], window, relation, both, windows)
+        h = self.own(own.flatten(1, 2)) + self.near(told)
         h = self._drop(functional.gelu(h).unflatten(1, (windows, steps)), samples)
         states = self._drop(self.recurrence(h), samples)  # (M, B, T, d)
         detected = self.detect(states.flatten(1, 2)).view(self.members, windows, steps)
@@ -112,23 +151,31 @@ class IntentGraphNet(nn.Module):
         last = self._drop(last[:, :, None], samples)[:, :, 0]
         return torch.cat([detected, self.answer(last)], -1)
 
-    def _messages(self, graph: HeteroData, x: Tensor) -> Tensor:
-        """Sum of what the others tell the target over one plus their number, (M, B T, d)."""
-        near, batch = graph["person", "near", "person"], graph["person"].batch
-        windows, steps = len(graph.window), x.shape[1]
-        edge = standardise(self.edge_norm, near.edge_attr, near.valid)  # (E, T, Dr)
-        valid = near.valid
-        edges = rows(torch.bincount(batch[near.edge_index[0]], minlength=windows))
-        if self.training and self.neighbour_dropout:
-            draw = edges.draw(self._uniform, (len(valid), 1), 0)
-            valid = valid & (draw >= self.neighbour_dropout)
-        # Only pairs that are both present send: R of the E T rows.
-        e, t = valid.nonzero(as_tuple=True)
-        told = self._disturb(torch.cat([x[near.edge_index[0]], edge], -1), 1, edges)[e, t]
-        sent = functional.relu(self.message(told))  # (R, M d)
-        slot = batch[near.edge_index[0, e]] * steps + t
+    def _messages(
+        self, x: Tensor, window: Tensor, relation: Tensor, valid: Tensor, windows: int
+    ) -> Tensor:
+        """Sum of what the others (E, T, D) tell over one plus their number, (M, B T, d)."""
+        steps = x.shape[1]
+        edge = standardise(self.edge_norm, relation, valid)  # (E, T, Dr)
+        told = torch.cat([x, edge], -1)
+        if self.training:
+            edges = rows(torch.bincount(window, minlength=windows))
+            if self.neighbour_dropout:
+                draw = edges.draw(self._uniform, (len(valid), 1), 0)
+                valid = valid & (draw >= self.neighbour_dropout)
+            told = self._disturb(told, 1, edges)
+        slot = window[:, None] * steps + torch.arange(steps, device=x.device)  # (E, T)
+        if torch.compiler.is_exporting():
+            # A program cannot hold a choice of rows whose number depends on what they say.
+            sent = functional.relu(self.message(told.flatten(0, 1))) * valid.view(-1, 1)
+            slot, heard = slot.flatten(), valid.flatten().to(sent.dtype)
+        else:
+            # Only pairs that are both present send: R of the E T rows.
+            sent = functional.relu(self.message(told[valid]))  # (R, M d)
+            slot = slot[valid]
+            heard = torch.ones_like(slot, dtype=sent.dtype)
         total = sent.new_zeros(windows * steps, sent.shape[-1]).index_add(0, slot, sent)
-        count = torch.bincount(slot, minlength=windows * steps)
+        count = sent.new_zeros(windows * steps).index_add(0, slot, heard)
         mean = total / (1 + count)[:, None]
         return mean.unflatten(1, (self.members, -1)).transpose(0, 1)
 
@@ -204,12 +251,14 @@ def standardise(norm: nn.BatchNorm1d, x: Tensor, valid: Tensor) -> Tensor:
     """Standardises the columns of present rows (N, T, D); absent ones (N, T) stay 0."""
     if not x.shape[-1]:
         return x
-    count = total(valid.sum()) if norm.training else valid.sum()
-    # Statistics take two rows; judging takes one, or it would depend on who else is in the batch.
-    if count < 1 + norm.training:
+    if not norm.training:
+        # Every row, present or not: a program of fixed steps, which can be exported.
+        return torch.where(valid[..., None], norm(x.flatten(0, 1)).view_as(x), 0.0)
+    count = total(valid.sum())
+    if count < 2:  # too few for statistics
         return x
     out, seen = torch.zeros_like(x), x[valid]
-    if norm.training and processes.count() > 1:
+    if processes.count() > 1:
         mean = total(seen.sum(0)) / count
         variance = total((seen - mean).square().sum(0)) / count
         _follow(norm, mean, variance * count / (count - 1))
