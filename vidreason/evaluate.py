@@ -8,6 +8,7 @@ import argparse
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,11 @@ from vidreason.scores import Scores, numbers, score
 __all__ = ["add_arguments", "read_predictions", "run", "write_predictions"]
 
 _SHORT = ("accuracy@0.5", "balanced_accuracy@0.5", "f1@0.5", "roc_auc", "average_precision")
+_CURVES = {
+    "roc": plots.roc,
+    "pr": plots.precision_recall,
+    "calibration": plots.calibration,
+}
 _VARIES = ("seed", "threshold", "version")  # between runs that are averaged
 
 
@@ -60,7 +66,7 @@ on the same windows. Prints tables, writes metrics.json and figures."""
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (0)")
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
     """A run, who else forecasts its rows (probability and threshold), and all scores by split."""
 
     found: Predictions
@@ -76,15 +82,15 @@ def run(args: argparse.Namespace) -> int:
     # Away from a terminal nothing says how wide a line may be; a table needs more than 80.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
     boot = args.bootstrap, args.seed
-    runs = _read_all(args.inputs, args.root)
-    others = _read_all([args.against], args.root) if args.against else {}
+    runs = read_all(args.inputs, args.root)
+    others = read_all([args.against], args.root) if args.against else {}
     first = args.inputs[0]
     out = args.out or (first if first.is_dir() else first.parent) / "evaluation"
     judged, report = {}, {}
     for name, found in runs.items():
         with console.status(f"scoring {name}"):
             rivals = beside(found, args.root)
-            judged[name] = _Judged(found, rivals, _judge(name, found, rivals, boot))
+            judged[name] = Judged(found, rivals, judge(name, found, rivals, boot))
         report[name] = _print_run(console, judged[name])
         if not rivals:
             console.print("No baselines: they need the dataset; give `--root DIR`.\n")
@@ -94,12 +100,12 @@ def run(args: argparse.Namespace) -> int:
     text = {"resamples": boot[0], "seed": boot[1], "runs": report, "seeds": seeds}
     with write_atomic(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(text, indent=1, allow_nan=False) + "\n", "utf-8")
-    _draw(out, judged)
+    draw(out, judged)
     console.print(f"metrics.json and figures are in {out}")
     return 0
 
 
-def _locate(path: Path, root: Path | None) -> Path:
+def locate(path: Path, root: Path | None) -> Path:
     """The predictions file that `path` is or holds; a run that has none yet makes it."""
     if not path.is_dir():
         return path
@@ -119,13 +125,13 @@ def _locate(path: Path, root: Path | None) -> Path:
     return file
 
 
-def _read_all(paths: list[Path], root: Path | None) -> dict[str, Predictions]:
+def read_all(paths: list[Path], root: Path | None) -> dict[str, Predictions]:
     """Predictions by a name that is short where it can be; those of oracles say so."""
     short = [p.parent.name if p.stem.startswith("predictions") else p.stem for p in paths]
     short = [p.resolve().name if p.is_dir() else s for p, s in zip(paths, short, strict=True)]
     runs = {}
     for path, name in zip(paths, short, strict=True):
-        found = read_predictions(_locate(path, root))
+        found = read_predictions(locate(path, root))
         name = name if name and short.count(name) == 1 else str(path)
         if (name := name + " (ORACLE)" * found.oracle) in runs:
             raise DataError(path, "is given twice", "give every run once")
@@ -133,7 +139,7 @@ def _read_all(paths: list[Path], root: Path | None) -> dict[str, Predictions]:
     return runs
 
 
-def _splits(found: Predictions) -> dict[str, np.ndarray]:
+def masks_of(found: Predictions) -> dict[str, np.ndarray]:
     """Masks (n,) of the rows to report on."""
     splits = {"all": np.ones(len(found.table), bool)}
     if found.meta["protocol"] == "benchmark":
@@ -141,7 +147,7 @@ def _splits(found: Predictions) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in splits.items() if mask.any()}
 
 
-def _judge(
+def judge(
     name: str, found: Predictions, rivals: dict[str, tuple[np.ndarray, float]], boot: tuple
 ) -> dict[str, dict[str, Scores]]:
     everyone = {name: (found["probability"], found.meta["threshold"]), **rivals}
@@ -151,7 +157,7 @@ def _judge(
             who: score({k: v[mask] for k, v in (rows | {"probability": p}).items()}, cut, *boot)
             for who, (p, cut) in everyone.items()
         }
-        for split, mask in _splits(found).items()
+        for split, mask in masks_of(found).items()
     }
 
 
@@ -160,10 +166,10 @@ def _expected(found: Predictions, split: str) -> int | None:
     if split == "all":
         return int(found.meta["n_expected"])
     complete = len(found.table) == found.meta["n_expected"]
-    return int(_splits(found)[split].sum()) if complete else None
+    return int(masks_of(found)[split].sum()) if complete else None
 
 
-def _print_run(console: Console, judged: _Judged) -> dict[str, Any]:
+def _print_run(console: Console, judged: Judged) -> dict[str, Any]:
     """Prints the tables of a run and returns them in plain types."""
     found = judged.found
     report: dict[str, Any] = {
@@ -177,7 +183,7 @@ def _print_run(console: Console, judged: _Judged) -> dict[str, Any]:
         name, ours = next(iter(scores.items()))
         steps = len(ours.horizon)
         used = _of(ours.rows.sum(), expected)
-        title = f"{name}: {_task(found, split)}" + f", mean over {steps} frames" * (steps > 1)
+        title = f"{name}: {task_of(found, split)}" + f", mean over {steps} frames" * (steps > 1)
         left_out = ours.mean("roc_auc")["left_out"]
         caption = f"95 % intervals from {ours.people} pedestrians, resampled"
         caption += f"; {left_out} resamples with one class left out" * bool(left_out)
@@ -188,22 +194,22 @@ def _print_run(console: Console, judged: _Judged) -> dict[str, Any]:
         table.caption = caption
         for key, metric in METRICS.items():
             cells = [key + "@0.5", key + "@validation"] if metric.needs_threshold else [key]
-            texts = [_cell(ours.mean(cell)) for cell in cells]
-            table.add_row(_words(key), *texts, *[""] * (2 - len(texts)), used)
+            texts = [cell(ours.mean(name)) for name in cells]
+            table.add_row(words(key), *texts, *[""] * (2 - len(texts)), used)
         _show(console, table)
         if steps > 1:
-            heads = map(_words, _SHORT[:4])
+            heads = map(words, _SHORT[:4])
             table = Table("frames ahead", *heads, "n", title=f"{name}, by time (threshold 0.5)")
             for i in sorted({0, steps // 2 - 1, steps - 1}):
-                cells = [_cell(numbers(*ours.curve(key)[:, i])) for key in _SHORT[:4]]
+                cells = [cell(numbers(*ours.curve(key)[:, i])) for key in _SHORT[:4]]
                 part = expected // steps if expected else None
                 table.add_row(str(ours.horizon[i]), *cells, _of(ours.rows[i], part))
             _show(console, table)
         if len(scores) > 1:
             title = f"beside baselines, {split} (threshold 0.5)"
-            table = Table("forecaster", *map(_words, _SHORT), "n", title=title)
+            table = Table("forecaster", *map(words, _SHORT), "n", title=title)
             for who, theirs in scores.items():
-                cells = [_cell(theirs.mean(key), short=True) for key in _SHORT]
+                cells = [cell(theirs.mean(key), short=True) for key in _SHORT]
                 table.add_row(who, *cells, _of(theirs.rows.sum(), expected))
             _show(console, table)
         everyone = {who: s.json() for who, s in scores.items()}
@@ -220,24 +226,70 @@ def _compare(
 ) -> dict[str, Any]:
     """Prints and returns the differences, first minus other, on the rows that both have."""
     (name, one), (against, other) = named, named_other
-    left, right = match(one.table, other.table)
-    missing, extra = len(one.table) - len(left), len(other.table) - len(left)
-    counts = f"{len(left)} forecasts in common, {missing} only in {name}, {extra} only in the other"
-    if not len(left) or ((missing or extra) and not args.allow_missing):
-        mend = "compare runs on one split" if not len(left) else "or pass --allow-missing"
-        raise DataError(args.against, counts, mend)
-    if (one["label"][left] != other["label"][right]).any():
-        mend = "compare runs on one dataset and protocol"
-        raise DataError(args.against, f"has other labels than {name}", mend)
+    found = differences(one, other, boot, args.allow_missing)
     report: dict[str, Any] = {
         "file": str(other.source),
         "oracle": other.oracle,
-        "n": len(left),
-        "only_here": missing,
-        "only_there": extra,
+        "n": found.common,
+        "only_here": found.only_here,
+        "only_there": found.only_there,
         "splits": {},
     }
-    for split, mask in _splits(one).items():
+    counts = f"{found.common} forecasts in common, {found.only_here} only in {name}, "
+    counts += f"{found.only_there} only in the other"
+    for split, (changes, people, n) in found.splits.items():
+        table = Table("metric", "difference", "", "n", title=f"{name} - {against}: {split}")
+        table.caption = f"{counts}; paired intervals from {people} pedestrians"
+        used = _of(n, _expected(one, split))
+        for key, change in changes.items():
+            table.add_row(words(key, True), cell(change), verdict(key, change), used)
+        _show(console, table)
+        report["splits"][split] = changes
+    return report
+
+
+class Differences(NamedTuple):
+    """What separates two runs on the rows that both have.
+
+    Attributes:
+        common: Rows.
+        only_here: Rows of the first only.
+        only_there: Rows of the other only.
+        splits: By split, the difference of each metric with its interval, pedestrians, and rows.
+    """
+
+    common: int
+    only_here: int
+    only_there: int
+    splits: dict[str, tuple[dict[str, dict[str, Any]], int, int]]
+
+
+def differences(
+    one: Predictions, other: Predictions, boot: tuple[int, int], allow_missing: bool = False
+) -> Differences:
+    """Paired differences, `one` minus `other`.
+
+    Args:
+        one: Forecasts.
+        other: Forecasts of the same rows.
+        boot: Resamples, and their seed.
+        allow_missing: Compares the rows that both have.
+
+    Raises:
+        DataError: Their rows or labels differ.
+    """
+    left, right = match(one.table, other.table)
+    missing, extra = len(one.table) - len(left), len(other.table) - len(left)
+    if not len(left) or ((missing or extra) and not allow_missing):
+        problem = f"{len(left)} forecasts in common, {missing} only in {one.source}, "
+        problem += f"{extra} only in the other"
+        mend = "compare runs on one split" if not len(left) else "or pass --allow-missing"
+        raise DataError(other.source, problem, mend)
+    if (one["label"][left] != other["label"][right]).any():
+        mend = "compare runs on one dataset and protocol"
+        raise DataError(other.source, f"has other labels than {one.source}", mend)
+    splits = {}
+    for split, mask in masks_of(one).items():
         kept = mask[left]
         rows = {key: one[key][left][kept] for key in ("label", "horizon")}
         rows["cluster"] = one.cluster[left][kept]
@@ -248,22 +300,20 @@ def _compare(
                 (other, other["probability"][right]),
             )
         )
-        table = Table("metric", "difference", "", "n", title=f"{name} - {against}: {split}")
-        table.caption = f"{counts}; paired intervals from {mine.people} pedestrians"
-        used = _of(mine.rows.sum(), _expected(one, split))
         changes = {key: mine.mean(key, theirs) for key in mine.value}
-        for key, change in changes.items():
-            sign = 1 if METRICS[key.partition("@")[0]].higher_is_better else -1
-            verdict = "undecided"
-            if change["low"] is not None and change["low"] * change["high"] > 0:
-                verdict = "better" if change["low"] * sign > 0 else "worse"
-            table.add_row(_words(key, True), _cell(change), verdict, used)
-        _show(console, table)
-        report["splits"][split] = changes
-    return report
+        splits[split] = changes, mine.people, int(mine.rows.sum())
+    return Differences(len(left), missing, extra, splits)
 
 
-def _print_seeds(console: Console, judged: dict[str, _Judged]) -> list[dict[str, Any]]:
+def verdict(key: str, change: dict[str, Any]) -> str:
+    """What the interval of a difference says: better, worse or undecided."""
+    sign = 1 if METRICS[key.partition("@")[0]].higher_is_better else -1
+    if change["low"] is None or change["low"] * change["high"] <= 0:
+        return "undecided"
+    return "better" if change["low"] * sign > 0 else "worse"
+
+
+def _print_seeds(console: Console, judged: dict[str, Judged]) -> list[dict[str, Any]]:
     """Prints and returns mean and spread over runs that differ by seed only."""
     groups: dict[str, list[str]] = {}
     for name, (found, *_) in judged.items():
@@ -287,18 +337,45 @@ def _print_seeds(console: Console, judged: dict[str, _Judged]) -> list[dict[str,
                 used = _of(
                     min(s.rows.sum() for s in scores), _expected(judged[names[0]].found, split)
                 )
-                table.add_row(_words(key, True), f"{mean:.3f} ± {sd:.3f}", used)
+                table.add_row(words(key, True), f"{mean:.3f} ± {sd:.3f}", used)
             _show(console, table)
             report.append(entry)
     return report
 
 
-def _draw(out: Path, judged: dict[str, _Judged]) -> None:
-    """Draws the runs of one task together, beside the baselines of the first."""
-    tasks: dict[tuple[str, str], dict[str, _Judged]] = {}
+class Drawn(NamedTuple):
+    """A figure, and the numbers in it.
+
+    Attributes:
+        path: Of the figure.
+        kind: `roc`, `pr`, `calibration` or `horizons`.
+        title: Heading, with the number of forecasts.
+        curves: By name, probabilities and labels (n,); of `horizons` none.
+        lines: By name, value, low and high (3, H); of the other kinds none.
+        frames: (H,) frames ahead.
+    """
+
+    path: Path
+    kind: str
+    title: str
+    curves: plots.Curves
+    lines: Mapping[str, np.ndarray]
+    frames: np.ndarray
+
+
+def draw(out: Path, judged: Mapping[str, Judged], suffix: str = ".png") -> list[Drawn]:
+    """Draws the runs of one task together, beside the baselines of the first.
+
+    Args:
+        out: Folder for the figures.
+        judged: Runs by name.
+        suffix: Format of the figures: `.png` or `.svg`.
+    """
+    drawn: list[Drawn] = []
+    tasks: dict[tuple[str, str], dict[str, Judged]] = {}
     for name, entry in judged.items():
         for split in entry.scores:
-            tasks.setdefault((_task(entry.found, split), split), {})[name] = entry
+            tasks.setdefault((task_of(entry.found, split), split), {})[name] = entry
     for (task, split), entries in tasks.items():
         first = next(iter(entries.values()))
         frames = next(iter(first.scores[split].values())).horizon
@@ -306,34 +383,38 @@ def _draw(out: Path, judged: dict[str, _Judged]) -> None:
         forecasts |= {k: (first.found, p) for k, (p, _) in first.rivals.items() if k == TREES}
         curves = {}
         for name, (found, prob) in forecasts.items():
-            at = _splits(found)[split] & (found["horizon"] == frames[-1])
+            at = masks_of(found)[split] & (found["horizon"] == frames[-1])
             if 0 < found["label"][at].mean() < 1:
                 curves[name] = prob[at], found["label"][at]
         stem = str(out / task.replace(", ", "-").replace(" ", "-"))
         if curves:
             n = len(next(iter(curves.values()))[0])
             title = task + f", {frames[-1]} frames ahead" * bool(frames[-1]) + f" (n = {n})"
-            plots.roc(Path(stem + "-roc.png"), curves, title)
-            plots.precision_recall(Path(stem + "-pr.png"), curves, title)
-            plots.calibration(Path(stem + "-calibration.png"), curves, title)
+            for kind, plot in _CURVES.items():
+                path = Path(f"{stem}-{kind}{suffix}")
+                plot(path, curves, title)
+                drawn.append(Drawn(path, kind, title, curves, {}, frames[-1:]))
         if len(frames) == 1:
             continue
         beside = [k for k in first.rivals if k in (TREES, COUNTS, "majority") or "persist" in k]
         for key in ("accuracy@0.5", "roc_auc"):
             lines = {name: e.scores[split][name].curve(key) for name, e in entries.items()}
             lines |= {k: first.scores[split][k].curve(key) for k in beside}
-            path = Path(f"{stem}-{_words(key).replace(' ', '-').lower()}-by-time.png")
-            plots.horizons(path, lines, frames, task, _words(key, True))
+            path = Path(f"{stem}-{words(key).replace(' ', '-').lower()}-by-time{suffix}")
+            plots.horizons(path, lines, frames, task, words(key, True))
+            title = f"{task}: {words(key, True)}"
+            drawn.append(Drawn(path, "horizons", title, {}, lines, frames))
+    return drawn
 
 
-def _task(found: Predictions, split: str) -> str:
+def task_of(found: Predictions, split: str) -> str:
     meta = found.meta
     steps = f" {found['horizon'].max()}" if meta["protocol"] == "stip" else ""
     part = f"{meta['dataset']} {meta['protocol']}{steps} {meta['subset']} {meta['split']}"
     return f"{part}, {split}"
 
 
-def _words(metric: str, threshold: bool = False) -> str:
+def words(metric: str, threshold: bool = False) -> str:
     name, at, cut = metric.partition("@")
     known = {"f1": "F1", "roc_auc": "ROC AUC", "brier": "Brier score"}
     return known.get(name, name.replace("_", " ")) + f" at {cut}" * bool(at and threshold)
@@ -343,7 +424,7 @@ def _of(n: int, expected: int | None) -> str:
     return f"{n}/{expected or '?'}" + " INCOMPLETE" * bool(expected is None or n < expected)
 
 
-def _cell(numbers: dict[str, Any], short: bool = False) -> str:
+def cell(numbers: dict[str, Any], short: bool = False) -> str:
     if numbers["value"] is None:
         return "undefined"
     if short or numbers["low"] is None:

@@ -1,6 +1,6 @@
 """Figures of an evaluation, in Okabe and Ito's colours, which colour-blind readers tell apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -94,6 +94,44 @@ def horizons(
     axes.set_xlim(frames[0], frames[-1])
     lowest = min(np.min(line[np.isfinite(line)], initial=1) for line in lines.values())
     axes.set_ylim(np.floor(lowest * 20) / 20, 1.0)
+    _save(figure, axes, path)
+
+
+def levels(path: Path, rows: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> None:
+    """A metric with its interval for each level of something, one mark per forecaster.
+
+    Args:
+        path: Of the figure.
+        rows: By forecaster, value, low and high (3, L); NaN is left out.
+        names: L levels.
+        title: Heading.
+    """
+    figure = Figure(figsize=(5.2, 1.2 + 0.42 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    place = np.arange(len(names))
+    for i, (name, (value, low, high)) in enumerate(rows.items()):
+        shift = (i - (len(rows) - 1) / 2) * 0.6 / max(len(rows), 1)
+        ends = np.abs(np.stack([value - low, high - value]))
+        colour = COLOURS[i % len(COLOURS)]
+        axes.errorbar(value, place + shift, xerr=ends, fmt="o", color=colour, label=name, capsize=2)
+    axes.axvline(0.5, color="0.7", linewidth=1)
+    axes.set(title=title, xlabel="ROC AUC", yticks=place, yticklabels=names, xlim=(0.2, 1.01))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(alpha=0.3, axis="x")
+    _save(figure, axes, path)
+
+
+def by_frame(
+    path: Path, lines: Mapping[str, np.ndarray], first: int, title: str, ylabel: str
+) -> None:
+    """Something over the frames of a clip, the first of which has the number `first`."""
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, values) in enumerate(lines.items()):
+        axes.plot(first + np.arange(len(values)), values, label=name, marker=".", **_style(i))
+    axes.set(title=title, xlabel="frame", ylabel=ylabel)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
     _save(figure, axes, path)
 
 
