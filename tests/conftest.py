@@ -40,3 +40,12 @@ def real_root():
 def real(real_root):
     """Scenes of the real JAAD."""
     return read_jaad(real_root)
+
+
+@pytest.fixture(scope="session")
+def real_digits():
+    """The real MNIST."""
+    root = Path(os.environ.get("VIDREASON_DATA", "")) / "mnist"
+    if "VIDREASON_DATA" not in os.environ or not root.is_dir():
+        pytest.skip("$VIDREASON_DATA/mnist is not there")
+    return root

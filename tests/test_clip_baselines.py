@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -133,11 +130,8 @@ def test_table_of_channels_is_that_of_one_channel_times_their_number():
 
 
 @pytest.fixture(scope="module")
-def mnist():
-    root = Path(os.environ.get("VIDREASON_DATA", "")) / "mnist"
-    if "VIDREASON_DATA" not in os.environ or not root.is_dir():
-        pytest.skip("$VIDREASON_DATA/mnist is not there")
-    return MovingDigits(*read_digits(root, "test"), seed=7)
+def mnist(real_digits):
+    return MovingDigits(*read_digits(real_digits, "test"), seed=7)
 
 
 def test_known_numbers_of_real_digits(mnist):

@@ -96,6 +96,7 @@ class DecomposeTask(pl.LightningModule):
         self.motion: dict[str, BallMetrics] = {}
         self.reconstruction = MeanMetric()
         self.seconds, self._started = 0.0, 0.0
+        self.tested: dict[str, Any] = {}
         self._shown: tuple[Tensor, Decomposition] | None = None
 
     def configure_optimizers(self) -> Any:
@@ -181,7 +182,7 @@ class DecomposeTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Sets the clock."""
-        self.seconds = float(checkpoint["seconds"])
+        self.seconds = float(checkpoint.get("seconds", 0.0))
 
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
         """Takes clips apart with the weights that are judged, which are averages as a rule.
@@ -255,6 +256,8 @@ class DecomposeTask(pl.LightningModule):
         plain = {
             name: {key: _plain(value) for key, value in row.items()} for name, row in found.items()
         }
+        metrics = {k: v for k, v in plain["model"].items() if isinstance(v, float)}
+        self.tested = {"on": tested, "metrics": metrics}
         with write_atomic(path) as temporary:
             temporary.write_text(json.dumps({"tested": tested, **plain}, indent=1) + "\n", "utf-8")
         if self.trainer.is_global_zero:

@@ -100,6 +100,7 @@ class IntentTask(pl.LightningModule):
         self.register_buffer("threshold", torch.tensor(0.5))
         self.register_buffer("prevalence", torch.tensor(0.5))
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self.tested: dict[str, Any] = {}
 
     def configure_optimizers(self) -> Any:
         """AdamW; the schedule moves with every step, so that a resumed run meets the same rates."""
@@ -234,6 +235,9 @@ class IntentTask(pl.LightningModule):
             "balanced_accuracy": balanced_accuracy(probability, label, threshold=cut),
             "acc": accuracy(probability, label, threshold=cut),
         }
+        if split == "test":
+            metrics = {name: round(float(value), 4) for name, value in values.items()}
+            self.tested = {"on": {"forecasts": len(label)}, "metrics": metrics}
         for name, value in values.items():
             name = f"{split}/{name}"
             self.log(name, float(value), prog_bar=name == self.monitor)

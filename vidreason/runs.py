@@ -21,6 +21,7 @@ from torch import Tensor
 from vidreason import __version__
 from vidreason.errors import DataError
 from vidreason.files import write_atomic
+from vidreason.weights import read_weights
 
 # What a run leaves that stopped before its first checkpoint; it may start over.
 _LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard"}
@@ -91,7 +92,8 @@ class CheckpointFiles(CheckpointIO):
         Raises:
             DataError: Damaged, not ours, or of another model.
         """
-        checkpoint = _read(Path(path))
+        weights = Path(path).suffix == ".safetensors"
+        checkpoint = read_weights(Path(path), self.model) if weights else _read(Path(path))
         stored, mend = checkpoint["vidreason"], "give the configuration and checkpoint of one run"
         for name in sorted(self.fixed):
             here, there = str(self.config[name]), str(stored.get(name, "(not set)"))

@@ -31,6 +31,7 @@ import vidreason.models  # noqa: F401  imported, its classes can be named withou
 from vidreason.errors import DataError
 from vidreason.options import LINKS, Parser, named, refuse_linked
 from vidreason.runs import CheckpointFiles, RunFolder, check_free, checkpoint_path
+from vidreason.weights import CONFIG, DEFAULT, MODEL, compare, find_weights, read_card
 
 # Where the data lies and who loads it changes no result; `data.seed` is `seed_everything`.
 _FREE = ("data.root", "data.workers", "data.seed", "data.predict_split")
@@ -59,25 +60,35 @@ Measures a checkpoint on the validation split.
 
 examples:
   vidreason validate --run runs/jaad_beh
-  vidreason validate --run runs/jaad_beh --ckpt_path last""",
+  vidreason validate --run runs/jaad_beh --ckpt_path last
+  vidreason validate --weights jaad_all""",
     "test": """vidreason test --run RUN [options]
 
 Measures a checkpoint on the test split. Of intent, `vidreason evaluate` says more, with intervals;
-of decomposition, the scores also go to RUN/test.json.
+of decomposition, the scores also go to RUN/test.json. What was measured of weights is held to their
+card.
 
 examples:
+  vidreason test --weights jaad_all
+  vidreason test --weights moving_mnist
   vidreason test --run runs/jaad_beh
   vidreason test --run runs/moving_mnist --data.test_clips 1000""",
     "predict": """vidreason predict --run RUN [options]
 
 Of intent, writes RUN/predictions.parquet: a probability for each window and predicted frame.
 Of decomposition, RUN/tracks.parquet: where each component is in each frame; and filmstrips.
+Without a run, with the weights that come with the package, into runs/NAME-shipped. Of a video file:
+see `vidreason predict --video --help`.
 
 examples:
+  vidreason predict --data.root data/jaad
+  vidreason predict --weights moving_mnist --out digits
+  vidreason predict --video drive.mp4 --out drive
   vidreason predict --run runs/jaad_beh
   vidreason predict --run runs/moving_mnist --data.test_clips 100
   vidreason predict --run runs/jaad_beh --data.predict_split val""",
 }
+_OWN = ("run", "resume", "ckpt_path", "weights", "out")  # options that Lightning does not know
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 _WARNINGS = (
     ".*does not have many workers",
@@ -155,14 +166,29 @@ def _renamed(error: DataError) -> DataError:
 
 
 def _expand(argv: list[str]) -> list[str]:
-    """Writes out `--run`, and refuses what is set by a link."""
+    """Writes out `--run` and `--weights`, and refuses what is set by a link."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run", nargs="?", const="", default=None)
+    if argv[0] != "fit":
+        parser.add_argument("--weights", nargs="?", const="", default=None)
+        parser.add_argument("--out", default=None)
     known, rest = parser.parse_known_args(argv[1:])
     for argument in rest:
         refuse_linked(argument.split("=")[0].removeprefix("--"))
+    names = {argument.split("=")[0] for argument in rest}
+    if argv[0] != "fit" and known.run is None:
+        weights = known.weights
+        if weights is None and not names & {"-c", "--config", "-h", "--help", "--print_config"}:
+            weights = DEFAULT
+        if weights is not None:
+            folder = find_weights(weights)
+            out = known.out or f"runs/{folder.name}-shipped"
+            options = ["-c", str(folder / CONFIG), "--trainer.default_root_dir", out]
+            return [argv[0], *options, "--ckpt_path", str(folder / MODEL), *rest]
     if known.run is None:
         return argv
+    if argv[0] != "fit" and (known.weights is not None or known.out):
+        raise DataError("--run", "with --weights or --out", "give one: a run has its own folder")
     config = Path(known.run) / "config.yaml"
     if not known.run or not config.is_file():
         raise DataError("--run", f"{known.run!r} has no config.yaml", "give the folder of a run")
@@ -222,6 +248,9 @@ class _CLI(LightningCLI):
             text = "continue the run in its folder after the last full epoch"
             parser.add_argument("--resume", action="store_true", help=text)
         else:
+            text = "weights that come with the package, a folder of `vidreason export`, or a model"
+            parser.add_argument("--weights", metavar="NAME", help=f"{text} of the hub ({DEFAULT})")
+            parser.add_argument("--out", metavar="DIR", help="for results of --weights")
             text = "best or last of the run folder, or a file"
             parser.add_argument("--ckpt_path", default="best", metavar="CKPT", help=text)
         return parser
@@ -234,7 +263,7 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        self.options = {name: config.pop(name, None) for name in ("run", "resume", "ckpt_path")}
+        self.options = {name: config.pop(name, None) for name in _OWN}
         if not config.trainer.default_root_dir:
             mend = "give the folder of the run, such as runs/first"
             raise DataError("trainer.default_root_dir", "is not set", mend)
@@ -283,6 +312,14 @@ class _CLI(LightningCLI):
 
     def test(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
         self.trainer.test(model, datamodule=datamodule, ckpt_path=self.checkpoint)
+        if self.checkpoint and self.checkpoint.name == MODEL:
+            tested: dict[str, Any] = model.tested  # type: ignore[assignment]
+            card = read_card(self.checkpoint.parent)
+            pairs = compare(card, tested)
+            for name, (found, said) in pairs.items():
+                print(f"{name.replace('_', ' ')}: {found:.4f}, card {said:.4f}")
+            word = "agrees with" if pairs else f"measured on {tested['on']}, which is not on"
+            print(f"{card['name']} {word} its card")
 
     def predict(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
         batches = self.trainer.predict(model, datamodule=datamodule, ckpt_path=self.checkpoint)
@@ -298,6 +335,24 @@ class _Loader(_CLI):
         self.model.load_state_dict(read["state_dict"])
 
 
+def measured(argv: Sequence[str]) -> "_CLI":
+    """The command line `test` with these options, when it is done."""
+    _calm()
+    return _CLI(_expand(["test", *argv]), "")
+
+
+def load_weights(name: Path | str) -> pl.LightningModule:
+    """A trained task, to be applied from Python.
+
+    Args:
+        name: Of weights that come with the package, a folder of them, or a model on the hub.
+
+    Raises:
+        DataError: There are none of that name, or they cannot be used.
+    """
+    return _loaded("--weights", str(name)).model.eval()
+
+
 def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule:
     """The trained task of a run, to be applied from Python.
 
@@ -311,10 +366,29 @@ def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule
     Raises:
         DataError: No run, or a checkpoint that cannot be used.
     """
+    return _loaded("--run", str(folder), "--ckpt_path", checkpoint).model.eval()
+
+
+def load_with_data(
+    folder: Path | str, root: Path | None = None
+) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+    """The trained task of a run with its data, which nobody has read yet.
+
+    Args:
+        folder: Of the run.
+        root: Of the dataset, if not where it was.
+
+    Raises:
+        DataError: No run, or a checkpoint that cannot be used.
+    """
+    loaded = _loaded("--run", str(folder), *(["--data.root", str(root)] if root else []))
+    return loaded.model.eval(), loaded.datamodule
+
+
+def _loaded(*words: str) -> "_Loader":
     _calm()
-    quiet = "--trainer.enable_progress_bar=false"
-    words = ["validate", "--run", str(folder), "--ckpt_path", checkpoint, quiet]
-    return _Loader(_expand(words), "").model.eval()
+    quiet = ("--trainer.enable_progress_bar=false", "--trainer.logger=false")
+    return _Loader(_expand(["validate", *words, *quiet]), "")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -164,6 +164,10 @@ class IntentData(pl.LightningDataModule):
                 problem = f"{self.image_features}, but {scene.id} has {scene.image.shape[1]}"
                 raise DataError("data.image_features", problem, "set it to that")
 
+    def graphs(self, split: Split, rows: Sequence[int]) -> HeteroData:
+        """Graphs of some windows of a split that was set up, as the model sees them there."""
+        return self._graphs[split].__getitems__(list(rows))
+
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch."""
         graphs = self._graphs["train"]

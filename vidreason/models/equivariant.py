@@ -108,6 +108,9 @@ class EquivariantDDPAE(nn.Module):
     cells: Tensor
     shifts: Tensor
 
+    training_only = ("memory", "remembered")
+    """Buffers that applying the network does not need."""
+
     def __init__(
         self,
         t_in: int = 10,

@@ -70,7 +70,7 @@ class IntentGraphNet(nn.Module):
         )
         width = sizes(features)
         width["person"] += image_features
-        self.image_features = image_features
+        self.observed, self.image_features = observed, image_features
         around = width["ego"] + len(SIGNALS) * width["infra"]
         self.members, self.dropout = members, dropout
         self.input_noise, self.input_dropout = input_noise, input_dropout
