@@ -24,7 +24,7 @@ LAYERS = [
     {"models"},
     {"data"},
     {"intent", "baselines", "predictions", "scores", "evaluate", "plots", "drawings"},
-    {"clip_baselines", "filmstrips", "decompose"},
+    {"clip_baselines", "filmstrips", "decompose", "forecasts"},
     {"hub"},
     {"weights"},
     {"options", "runs"},

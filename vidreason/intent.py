@@ -16,7 +16,7 @@ from torch_geometric.data import HeteroData
 
 from vidreason import processes
 from vidreason.average import moving_average
-from vidreason.data.modules import IntentData
+from vidreason.data.modules import Graphs, IntentData
 from vidreason.errors import DataError, check_ranges
 from vidreason.features import is_oracle
 from vidreason.metrics import (
@@ -28,6 +28,8 @@ from vidreason.metrics import (
     roc_auc,
 )
 from vidreason.predictions import prediction_columns, write_predictions
+
+_CHUNK = 256  # windows looked at together
 
 
 class IntentTask(pl.LightningModule):
@@ -246,6 +248,61 @@ class IntentTask(pl.LightningModule):
         """Index `window` (B,) into the data's windows, and `probability` (B, K) float32."""
         probability = self._probability(self._logits(self.averaged.module, graph), graph)
         return {"window": graph.window, "probability": probability}
+
+    @torch.inference_mode()
+    def forecast(self, graphs: Graphs, rows: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities (W, K) float32 of windows, by a task that is in `eval` mode.
+
+        Args:
+            graphs: Of the windows; see `IntentData.graphs`.
+            rows: (W,) which of them; all if not given.
+        """
+        rows = np.arange(len(graphs)) if rows is None else rows
+        parts = [np.empty((0, self.horizon), np.float32)]
+        for start in range(0, len(rows), _CHUNK):
+            graph = graphs.__getitems__(rows[start : start + _CHUNK].tolist())
+            parts.append(self.predict_step(graph.to(self.device))["probability"].cpu().numpy())
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def influence(
+        self, graphs: Graphs, rows: np.ndarray, probability: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What each neighbour does to a forecast: the forecast less that made without its edge.
+
+        This says of any network what a gate says of one that has gates, and with a sign.
+
+        Args:
+            graphs: Of the windows.
+            rows: (W,) which of them.
+            probability: (W, K) what `forecast` says of them.
+
+        Returns:
+            For E edges: the place in `rows` (E,), the sender's track among those of all scenes
+            (E,), and the change of the probabilities (E, K), positive where the neighbour raises
+            them.
+        """
+        builder = graphs.builder
+        count = builder.others_ptr[rows + 1] - builder.others_ptr[rows]
+        place = np.repeat(np.arange(len(rows)), count)
+        nth = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+        sender = builder.others[builder.others_ptr[rows[place]] + nth]
+        without = [np.empty((0, self.horizon), np.float32)]
+        for start in range(0, len(place), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            graph = graphs.__getitems__(rows[place[part]].tolist())
+            # Of the i-th copy of a window, the edge of its nth neighbour is taken away.
+            person, near = graph["person"], graph["person", "near", "person"]
+            other = torch.from_numpy(nth[part])
+            node = person.ptr[:-1] + 1 + other
+            edge = node - 1 - torch.arange(len(other))  # every copy has a node more than edges
+            for columns, at in ((person, node), (near, edge)):
+                columns.valid[at] = False
+            person.x[node], near.edge_attr[edge] = 0, 0
+            if "image" in person:
+                person.image[node] = 0
+            without.append(self.predict_step(graph.to(self.device))["probability"].cpu().numpy())
+        return place, sender, probability[place] - np.concatenate(without)
 
     def write_predictions(
         self,

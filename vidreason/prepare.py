@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
@@ -99,16 +99,51 @@ def prepare_video(job: Job, wait: bool = True) -> str:
             return "kept"
         _sweep(out)
         segment = _segmenter(job.make)
-        tracker = Tracker(video.fps / job.every, segment.features)
+        frames = video.frames(job.every)
         with write_atomic(out) as path, Writer(path, facts, segment.features) as writer:
-            for number, frame in video.frames(job.every):
-                found = segment(frame, number)
-                mask = masks.encode(found.image, len(found.kind))
-                look = masks.pool(found.features, found.image, len(found.kind))
-                track = tracker(found.image, found.kind, masks.boxes(mask), look)
-                writer.add(number, found, track, mask, look)
+            for seen in follow(frames, segment, video.fps / job.every):
+                writer.add(seen.number, seen.found, seen.track, seen.mask, seen.look)
                 _advance()
     return "prepared"
+
+
+class Seen(NamedTuple):
+    """A frame with the N instances in it.
+
+    Attributes:
+        number: Of the frame.
+        frame: (H, W, 3) uint8 RGB.
+        found: What the segmenter says.
+        track: (N,) int32, number of the track of each.
+        mask: Their masks.
+        look: (N, C) features of each.
+    """
+
+    number: int
+    frame: np.ndarray
+    found: Instances
+    track: np.ndarray
+    mask: masks.Masks
+    look: np.ndarray
+
+
+def follow(
+    frames: Iterable[tuple[int, np.ndarray]], segment: Segment, fps: float
+) -> Iterator[Seen]:
+    """Segments frames as they come, and follows what is in them.
+
+    Args:
+        frames: Number and picture (H, W, 3) uint8 RGB of each, from a file or a camera.
+        segment: Finds instances.
+        fps: Frames per second that come.
+    """
+    tracker = Tracker(fps, segment.features)
+    for number, frame in frames:
+        found = segment(frame, number)
+        mask = masks.encode(found.image, len(found.kind))
+        look = masks.pool(found.features, found.image, len(found.kind))
+        track = tracker(found.image, found.kind, masks.boxes(mask), look)
+        yield Seen(number, frame, found, track, mask, look)
 
 
 def _sweep(out: Path) -> None:

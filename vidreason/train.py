@@ -370,18 +370,20 @@ def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule
 
 
 def load_with_data(
-    folder: Path | str, root: Path | None = None
+    source: Path | str, root: Path | None = None
 ) -> tuple[pl.LightningModule, pl.LightningDataModule]:
-    """The trained task of a run with its data, which nobody has read yet.
+    """A trained task with its data, which nobody has read yet.
 
     Args:
-        folder: Of the run.
+        source: Folder of a run, or weights as for `load_weights`.
         root: Of the dataset, if not where it was.
 
     Raises:
-        DataError: No run, or a checkpoint that cannot be used.
+        DataError: No run or weights, or a checkpoint that cannot be used.
     """
-    loaded = _loaded("--run", str(folder), *(["--data.root", str(root)] if root else []))
+    run = Path(source, "checkpoints").is_dir()
+    data = ["--data.root", str(root)] if root else []
+    loaded = _loaded("--run" if run else "--weights", str(source), *data)
     return loaded.model.eval(), loaded.datamodule
 
 

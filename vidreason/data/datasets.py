@@ -19,6 +19,9 @@ from vidreason.scene import Scene
 DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps")
 """`stip` is its centre camera at 2 frames per second."""
 
+RATES = {"jaad": 30.0, "pie": 30.0, "stip": 2.0, "stip-all-views": 2.0, "stip-20fps": 20.0}
+"""Frames per second that windows were cut from; of data of one's own nobody knows it in advance."""
+
 _STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
 _STIP_VAL_EVERY = 5
 _PIE_STRIDE = 6  # boxes: windows of the benchmark overlap by 0.6 on PIE, on JAAD by 0.8

@@ -203,26 +203,65 @@ class Prepared:
         later = np.setdiff1d(np.arange(1, boxes), first)
         if (frame[later] <= frame[later - 1]).any() or (kind[later] != kind[later - 1]).any():
             raise DataError(self.path, "a track is twice in a frame, or changes its kind", _AGAIN)
-        length = -(-self.length // every)
-        return Scene(
-            id=str(self.about["video"]),
-            fps=float(self.about["fps"]) / every,
-            width=int(self.about["width"]),
-            height=int(self.about["height"]),
-            length=length,
-            attributes={},
-            ego_action=np.full(length, -1, np.int8),
-            signals=dict.fromkeys(SIGNALS, np.full(length, -1, np.int8)),
-            track_ids=tuple(str(i) for i in ids),
-            kind=kind[first],
-            facts=dict.fromkeys([*FACTS, "behaviour"], np.full(len(ids), -1, np.int32)),
-            offsets=offsets,
-            frame=frame.astype(np.int32),
-            box=self.boxes()[order],
-            cues=dict.fromkeys(CUES, np.full(boxes, -1, np.int8)),
-            labels=dict.fromkeys(LABELS, np.full(boxes, -1, np.int8)),
-            image=self.features()[order],
+        return bare_scene(
+            str(self.about["video"]),
+            float(self.about["fps"]) / every,
+            (int(self.about["width"]), int(self.about["height"])),
+            -(-self.length // every),
+            tuple(str(i) for i in ids),
+            kind[first],
+            offsets,
+            frame,
+            self.boxes()[order],
+            self.features()[order],
         )
+
+
+def bare_scene(
+    name: str,
+    fps: float,
+    size: tuple[int, int],
+    length: int,
+    track_ids: tuple[str, ...],
+    kind: np.ndarray,
+    offsets: np.ndarray,
+    frame: np.ndarray,
+    box: np.ndarray,
+    image: np.ndarray | None,
+) -> Scene:
+    """A scene of boxes only: nothing is labelled, and nothing known of the ego vehicle or signs.
+
+    Args:
+        name: Of the video.
+        fps: Frames per second.
+        size: Width and height, pixels.
+        length: F, frames.
+        track_ids: K names.
+        kind: (K,) index into `KINDS`.
+        offsets: (K + 1,) of the tracks' rows.
+        frame: (L,), and the others as in `Scene`.
+        box: (L, 4) pixels.
+        image: (L, C), or None.
+    """
+    return Scene(
+        id=name,
+        fps=fps,
+        width=size[0],
+        height=size[1],
+        length=length,
+        attributes={},
+        ego_action=np.full(length, -1, np.int8),
+        signals=dict.fromkeys(SIGNALS, np.full(length, -1, np.int8)),
+        track_ids=track_ids,
+        kind=kind,
+        facts=dict.fromkeys([*FACTS, "behaviour"], np.full(len(kind), -1, np.int32)),
+        offsets=offsets,
+        frame=frame.astype(np.int32),
+        box=box.astype(np.float32),
+        cues=dict.fromkeys(CUES, np.full(len(frame), -1, np.int8)),
+        labels=dict.fromkeys(LABELS, np.full(len(frame), -1, np.int8)),
+        image=image,
+    )
 
 
 def about(path: Path) -> dict[str, Any]:

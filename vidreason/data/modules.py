@@ -96,14 +96,14 @@ class IntentData(pl.LightningDataModule):
             mend = "give data.store, a folder made by `vidreason prepare`"
             raise DataError("data.image_features", f"{image_features} without a store", mend)
         self.horizon, self.observed = horizon, observed or OBSERVED[protocol]
-        self.dataset, self.root = dataset, dataset_root(dataset, root)
+        self.dataset, self.root = dataset, root
         self.store, self.image_features = store, image_features
         self.batch_size, self.train_stride, self.mirror = batch_size, train_stride, mirror
         self.workers, self.seed, self.folds = workers, seed, folds
         self.predict_split = predict_split
         self.scenes: dict[str, list[Scene]] = {}
         self.windows: dict[str, Windows] = {}
-        self._graphs: dict[str, _Graphs] = {}
+        self._graphs: dict[str, Graphs] = {}
 
     def setup(self, stage: str) -> None:
         """Reads the data and cuts the windows of the splits that `stage` needs."""
@@ -116,8 +116,10 @@ class IntentData(pl.LightningDataModule):
         missing = [split for split in needed if split not in self.windows]
         if not missing:
             return
+        # Not before: who applies a model to a video of their own has no folder of the dataset.
+        root = dataset_root(self.dataset, self.root)
         for split in missing:
-            part = read_split(self.dataset, self.root, self.protocol, split, self.subset)
+            part = read_split(self.dataset, root, self.protocol, split, self.subset)
             if self.store:
                 part = [with_store(scene, Path(self.store)) for scene in part]
             windows = split_windows(
@@ -131,18 +133,29 @@ class IntentData(pl.LightningDataModule):
             )
             if not len(windows):
                 problem = f"no window of protocol {self.protocol!r} in split {split!r}"
-                raise DataError(self.root, problem, "check the copy with `vidreason data check`")
+                raise DataError(root, problem, "check the copy with `vidreason data check`")
             self.scenes[split], self.windows[split] = part, windows
             self._check(part)
-            builder = GraphBuilder(part, windows, self.features, bool(self.image_features))
-            mirror = "none" if self.mirror == "random" and split != "train" else self.mirror
-            # No fold outside training: what no member has seen, all of them may judge.
-            fold = np.full(len(part), -1)
-            if split == "train" and self.folds > 1:
-                fold = np.random.default_rng(self.seed).permutation(len(part)) % self.folds
-            self._graphs[split] = _Graphs(
-                builder, torch.from_numpy(fold[windows.scene]), mirror, self.seed
-            )
+            self._graphs[split] = self.graphs(part, windows, split == "train")
+
+    def graphs(self, scenes: Sequence[Scene], windows: Windows, training: bool = False) -> "Graphs":
+        """Graphs of any windows of T observed boxes, as the model gets to see them.
+
+        Args:
+            scenes: What `windows` were made of.
+            windows: Of the protocol.
+            training: Mirrored at random where that is asked for, and with folds.
+
+        Raises:
+            DataError: The scenes lack what the features show.
+        """
+        builder = GraphBuilder(scenes, windows, self.features, bool(self.image_features))
+        mirror = "none" if self.mirror == "random" and not training else self.mirror
+        # No fold outside training: what no member has seen, all of them may judge.
+        fold = np.full(len(scenes), -1)
+        if training and self.folds > 1:
+            fold = np.random.default_rng(self.seed).permutation(len(scenes)) % self.folds
+        return Graphs(builder, torch.from_numpy(fold[windows.scene]), mirror, self.seed)
 
     def _check(self, scenes: Sequence[Scene]) -> None:
         """Refuses features that these scenes have nothing of."""
@@ -163,10 +176,6 @@ class IntentData(pl.LightningDataModule):
             if scene.image is not None and scene.image.shape[1] != self.image_features:
                 problem = f"{self.image_features}, but {scene.id} has {scene.image.shape[1]}"
                 raise DataError("data.image_features", problem, "set it to that")
-
-    def graphs(self, split: Split, rows: Sequence[int]) -> HeteroData:
-        """Graphs of some windows of a split that was set up, as the model sees them there."""
-        return self._graphs[split].__getitems__(list(rows))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch."""
@@ -189,12 +198,19 @@ class IntentData(pl.LightningDataModule):
         """The split `predict_split`."""
         return self._loader(self._graphs[self.predict_split])
 
-    def _loader(self, graphs: "_Graphs", sampler: Sampler | None = None) -> DataLoader:
+    def _loader(self, graphs: "Graphs", sampler: Sampler | None = None) -> DataLoader:
         return loader(graphs, self.batch_size, self.workers, sampler)
 
 
-class _Graphs(Dataset[HeteroData]):
-    """Graphs by the batch: torch's loader hands a whole batch of items to `__getitems__`."""
+class Graphs(Dataset[HeteroData]):
+    """Graphs by the batch: torch's loader hands a whole batch of items to `__getitems__`.
+
+    Args:
+        builder: Of the windows.
+        fold: (W,) that each window's video was dealt to; -1 for none.
+        mirror: As in `IntentData`.
+        seed: Of mirroring at random.
+    """
 
     def __init__(self, builder: GraphBuilder, fold: Tensor, mirror: str, seed: int) -> None:
         self.builder, self.fold, self.mirror, self.seed = builder, fold, mirror, seed

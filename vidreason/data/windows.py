@@ -153,6 +153,43 @@ def make_windows(
     return windows.take(windows.clean) if protocol == "benchmark-clean" else windows
 
 
+def open_windows(scenes: Sequence[Scene], protocol: str, observed: int, horizon: int) -> Windows:
+    """Every T consecutive boxes of every person, with nothing known of what comes.
+
+    Args:
+        scenes: Videos.
+        protocol: Name in `PROTOCOLS`.
+        observed: T, boxes.
+        horizon: K, questions.
+    """
+    person = KINDS.index("person")
+    scene, track, row = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for s, one in enumerate(scenes):
+        count = np.maximum(np.diff(one.offsets) - observed + 1, 0) * (one.kind == person)
+        which = np.repeat(np.arange(len(count)), count)
+        first = np.repeat(np.cumsum(count) - count, count)
+        scene.append(np.full(len(which), s))
+        track.append(which)
+        row.append(one.offsets[which] + np.arange(len(which)) - first)
+    at, start = np.concatenate(scene), np.concatenate(row)
+    frame = np.concatenate([np.empty(0, np.int32), *(one.frame for one in scenes)])
+    base = np.cumsum([0, *(len(one.frame) for one in scenes)])[at] + start
+    return Windows(
+        protocol=protocol,
+        observed=observed,
+        horizon=horizon,
+        scene=at,
+        track=np.concatenate(track),
+        row=start,
+        first_frame=frame[base],
+        last_frame=frame[base + observed - 1],
+        time_to_event=np.full(len(at), -1, np.int32),
+        label=np.full((len(at), observed + horizon), -1, np.int8),
+        tags=np.full((len(at), len(TAGS)), -1, np.int8),
+        clean=np.ones(len(at), bool),
+    )
+
+
 def _benchmark(
     scene: Scene, k: int, name: str, rows: slice, stride: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
