@@ -5,6 +5,7 @@
     python tools/bench.py step  --batch 64 --config configs/decomposition/balls_reference.yaml
     python tools/bench.py clips --batch 64 --threads 1
     python tools/bench.py prepare
+    python tools/bench.py latency --weights jaad_all
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
 """
@@ -339,6 +340,36 @@ def prepare(runs: int) -> None:
     Console().print(table)
 
 
+def latency(weights: str, runs: int, threads: int) -> None:
+    """A batch of windows with five neighbours each, by the network and by its exported programs."""
+    import torch
+
+    from vidreason import export
+    from vidreason.train import load_weights
+
+    torch.set_num_threads(threads)
+    task = load_weights(weights)
+    made = export.program(task)
+    title = f"{weights}, {threads} thread, {5 * runs} calls; wall ms"
+    table = Table(title=title)
+    for column in ("program", "windows", "p50", "p95", "p95 a window"):
+        table.add_column(column, justify="left" if column == "program" else "right")
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        calls: dict[str, Callable[[Any], Any]] = {"network, eager": lambda given: made(**given)}
+        for kind, name in (("torch", "torch.export"), ("onnx", "ONNX Runtime")):
+            calls[name] = export.runner(export.write_program(Path(folder), kind, task))
+        for windows in (1, 64):
+            given = export.example(made.net, windows, 5)
+            for name, call in calls.items():
+                for _ in range(10):  # warms up
+                    call(given)
+                taken = [timed(lambda call=call: call(given))[1] for _ in range(5 * runs)]  # type: ignore[misc]
+                middle, late = np.percentile(taken, [50, 95]) * 1e3
+                cells = f"{middle:.2f}", f"{late:.2f}", f"{late / windows:.3f}"
+                table.add_row(name, str(windows), *cells)
+    Console().print(table)
+
+
 def _raw_bytes(column: pa.ChunkedArray) -> int:
     values = column.combine_chunks()
     if pa.types.is_string(values.type):
@@ -353,16 +384,20 @@ def _raw_bytes(column: pa.ChunkedArray) -> int:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("read", "model", "step", "clips", "prepare"))
+    parser.add_argument("what", choices=("read", "model", "step", "clips", "prepare", "latency"))
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
     parser.add_argument("--config", type=Path, help="jaad_all, or moving_mnist_reference of step")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--weights", default="jaad_all", help="of latency")
+    parser.add_argument("--runs", type=int, help="3, of latency 40")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if args.what == "prepare":
+    args.runs = args.runs or (40 if args.what == "latency" else 3)
+    if args.what == "latency":
+        latency(args.weights, args.runs, args.threads)
+    elif args.what == "prepare":
         prepare(args.runs)
     elif args.what == "clips":
         clips(args.batch, args.runs, args.threads)
