@@ -18,6 +18,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -363,7 +364,7 @@ def latency(weights: str, runs: int, threads: int) -> None:
             for name, call in calls.items():
                 for _ in range(10):  # warms up
                     call(given)
-                taken = [timed(lambda call=call: call(given))[1] for _ in range(5 * runs)]  # type: ignore[misc]
+                taken = [timed(partial(call, given))[1] for _ in range(5 * runs)]
                 middle, late = np.percentile(taken, [50, 95]) * 1e3
                 cells = f"{middle:.2f}", f"{late:.2f}", f"{late / windows:.3f}"
                 table.add_row(name, str(windows), *cells)
