@@ -55,6 +55,7 @@ def _parser(argv: Sequence[str]) -> _Parser:
     for name, text in {
         "prepare": "segment and track videos into a store of instances",
         "evaluate": "score predictions, with confidence intervals and comparisons",
+        "report": "results as one page to be looked at",
         "export": "make a run's weights, or a program, that can be passed on",
         "demo": "train, predict, score and draw on a simulated street",
     }.items():
@@ -140,6 +141,11 @@ def _positive(text: str) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    if argv[:1] == ["predict"] and any(word.split("=")[0] == "--video" for word in argv):
+        parser = _Parser(prog="vidreason predict --video")
+        live = importlib.import_module("vidreason.live")
+        live.add_arguments(parser)
+        return live.run(parser.parse_args(argv[1:])) or 0
     if argv and argv[0] in TRAIN:
         # Handed over as it is: LightningCLI has its own options, help and configuration files.
         return importlib.import_module("vidreason.train").main(argv) or 0

@@ -17,7 +17,7 @@ from vidreason.frame_metrics import follow
 from vidreason.plots import COLOURS
 
 _INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)
-_TINTS = tuple(
+TINTS = tuple(
     tuple(int(COLOURS[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (4, 5, 3, 2)
 )  # those of the colours that show on black
 _GAP, _HEAD, _MARGIN, _BREAK = 4, 62, 140, 28
@@ -153,7 +153,7 @@ def draw_trajectories(
         _path(pen, true[t_in - 1 :], _QUIET, 2)
         if component < 0:
             continue
-        colour = _TINTS[component % len(_TINTS)]
+        colour = TINTS[component % len(TINTS)]
         ours = _array(placed[0, :, component]) * scale
         ours = ours + (true[:t_in] - ours[:t_in]).mean(0)
         _path(pen, ours[t_in - 1 :], colour, 2)
@@ -217,13 +217,13 @@ def _rows(
         for k, (centre, width) in enumerate(zip(centres, widths, strict=True)):
             low, high = np.round(scale * (centre - width / 2)), scale * (centre + width / 2)
             high = np.maximum(np.round(high) - 1, low)
-            pen.rectangle((*low.tolist(), *high.tolist()), outline=_TINTS[k % len(_TINTS)], width=2)
+            pen.rectangle((*low.tolist(), *high.tolist()), outline=TINTS[k % len(TINTS)], width=2)
     found: dict[str, tuple[tuple[int, ...], list[Image.Image]]]
     found = {"truth": (_INK, truth), "model": (_INK, _pictures(model, target))}
     for k in range(parts.shape[1]):
-        tint = np.array(_TINTS[k % len(_TINTS)]) / 255
+        tint = np.array(TINTS[k % len(TINTS)]) / 255
         coloured = parts[:, k].mean(1, keepdims=True) * tint[:, None, None]
-        found[f"component {k + 1}"] = _TINTS[k % len(_TINTS)], _pictures(coloured, target)
+        found[f"component {k + 1}"] = TINTS[k % len(TINTS)], _pictures(coloured, target)
     return found | {"windows": (_INK, windows)}
 
 

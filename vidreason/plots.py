@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from vidreason.files import write_atomic
@@ -130,6 +131,7 @@ def by_frame(
     for i, (name, values) in enumerate(lines.items()):
         axes.plot(first + np.arange(len(values)), values, label=name, marker=".", **_style(i))
     axes.set(title=title, xlabel="frame", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     _save(figure, axes, path)
