@@ -5,8 +5,8 @@ import os
 import cv2
 import numpy as np
 
-from vidreason.data.film import write_video
 from vidreason.data.instances import Instances
+from vidreason.data.video import write_video
 from vidreason.prepare import Job, find_videos
 from vidreason.scene import KINDS
 

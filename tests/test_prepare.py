@@ -12,11 +12,12 @@ from blobs import jobs
 from test_segment import save
 
 from vidreason import cli, prepare
-from vidreason.data.film import Film, TrueMasks, write_film, write_truth, write_video
+from vidreason.data.film import Film, TrueMasks, write_film, write_truth
 from vidreason.data.instances import Prepared, match, with_instances
 from vidreason.data.jaad import read_video
 from vidreason.data.masks import encode
 from vidreason.data.street import write_video as annotate
+from vidreason.data.video import write_video
 from vidreason.data.world import simulate
 from vidreason.errors import DataError
 from vidreason.prepare import Job, find_videos, prepare_video, run_jobs

@@ -4,8 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from vidreason.data.film import write_video
-from vidreason.data.video import Video
+from vidreason.data.video import Video, write_video
 from vidreason.errors import DataError
 
 LENGTH, SIZE = 60, (96, 160)

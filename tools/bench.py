@@ -28,9 +28,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.data.film import Film, TrueMasks, write_video
+from vidreason.data.film import Film, TrueMasks
 from vidreason.data.instances import Instances, Prepared
 from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
+from vidreason.data.video import write_video
 from vidreason.data.world import FPS, simulate
 from vidreason.files import data_root
 from vidreason.prepare import Job, prepare_video

@@ -4,16 +4,15 @@ Drawn are the street of `world.simulate`, its people with a gait, and further ca
 first. Every pixel knows whose it is, so that perception can be held to the truth from end to end.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
 from vidreason.data import masks
 from vidreason.data.instances import Instances, Writer
+from vidreason.data.video import write_video
 from vidreason.data.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 from vidreason.files import write_atomic
 from vidreason.scene import KINDS
@@ -271,28 +270,3 @@ def write_film(path: Path, film: Film) -> None:
     """Writes the pictures as H.264 in mp4, which browsers play."""
     frames = (film(t)[0] for t in range(film.street.place.length))
     write_video(path, frames, FPS)
-
-
-def write_video(path: Path, frames: Iterator[np.ndarray], fps: float, quality: int = 23) -> None:
-    """Writes frames (H, W, 3) uint8 RGB of even sides as H.264 in mp4, which browsers play.
-
-    Args:
-        path: Of the new file.
-        frames: All of one size.
-        fps: Frames per second.
-        quality: CRF of x264; smaller is better and larger.
-    """
-    with (
-        write_atomic(path) as temporary,
-        av.open(temporary, "w", options={"movflags": "+faststart"}) as file,
-    ):
-        stream = None
-        for frame in frames:
-            if stream is None:
-                stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-                stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": str(quality), "preset": "veryfast"}
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        if stream is not None:
-            file.mux(stream.encode())

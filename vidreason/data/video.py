@@ -1,4 +1,4 @@
-"""Video files, decoded frame by frame and either whole or refused.
+"""Video files, decoded frame by frame and either whole or refused; and written frame by frame.
 
 FFmpeg takes the end of a damaged file for its end, and conceals damaged pictures. So the packets
 are counted first and held to what the file promises, every packet must become a picture, and every
@@ -6,8 +6,9 @@ picture must be sound. The file is handed over as a stream of bytes of a known k
 be a small program of its own, which opens addresses, patterns and play lists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vidreason.errors import DataError
+from vidreason.files import write_atomic
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 _SLACK = 1.5  # frames by which a stream may end before its container says
@@ -74,8 +76,14 @@ class Video:
             problem = f"is damaged ({' '.join(str(error).split())})"
             raise DataError(self.path, problem, _AGAIN) from None
 
-    def frames(self, every: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(
+        self, every: int = 1, size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Yields number and picture (H, W, 3) uint8 RGB of every nth frame, counted from 0.
+
+        Args:
+            every: n.
+            size: Width and height to scale to; the video's own if not given.
 
         Raises:
             DataError: A frame is damaged or missing; only after the last one is a file known to be
@@ -95,11 +103,52 @@ class Video:
                     problem = f"changes its size to {frame.width} x {frame.height}"
                     raise DataError(self.path, problem, "split the file there", place)
                 if count % every == 0:
-                    yield count, frame.to_ndarray(format="rgb24")
+                    wide, tall = size or (self.width, self.height)
+                    yield count, frame.to_ndarray(width=wide, height=tall, format="rgb24")
                 count += 1
         if count != self.length:
             problem = f"only {count} of {self.length} frames can be decoded"
             raise DataError(self.path, problem, _AGAIN)
+
+
+@contextmanager
+def video_writer(
+    path: Path, fps: float, quality: int = 23
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields what writes a frame (H, W, 3) uint8 RGB of even sides, to H.264 in mp4.
+
+    Browsers play it. The file appears when all frames have been written.
+
+    Args:
+        path: Of the new file.
+        fps: Frames per second.
+        quality: CRF of x264; smaller is better and larger.
+    """
+    stream: VideoStream | None = None
+    with (
+        write_atomic(path) as temporary,
+        av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as file,
+    ):
+
+        def write(frame: np.ndarray) -> None:
+            nonlocal stream
+            if stream is None:
+                stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.options = {"crf": str(quality), "preset": "veryfast"}
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+        yield write
+        if stream is not None:
+            file.mux(stream.encode())
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float, quality: int = 23) -> None:
+    """Writes frames that are at hand, or made as they are asked for, by `video_writer`."""
+    with video_writer(path, fps, quality) as write:
+        for frame in frames:
+            write(frame)
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float:
