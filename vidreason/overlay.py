@@ -1,0 +1,185 @@
+"""Forecasts drawn over the frames of a video: boxes, trails, the graph's edges, probabilities.
+
+Drawn is on the picture as it will be seen, after scaling, so that lines and words stay sharp.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from vidreason.plots import COLOURS
+
+RISES, FALLS, OTHER = (
+    tuple(round(255 * part) for part in to_rgb(colour))
+    for colour in (COLOURS[1], COLOURS[0], "0.7")
+)
+"""RGB of a forecast from the threshold on, of one under it, and of what has none."""
+
+_SKY, _GROUND, _INK, _SHADE = (214, 224, 234), (178, 175, 168), (255, 255, 255), (20, 20, 24)
+_FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+_TRAIL = 1.0  # seconds
+_FULL, _WIDEST = 0.2, 7  # change of a probability that gets the widest edge, and its width, px
+_BAR = 6  # px, width of the bar beside a box
+_HEAD = 24  # px, height of the line of words on top
+_BITS = 3  # of a pixel, for smooth lines
+
+
+class Shown(NamedTuple):
+    """What is drawn over one frame: N boxes and E edges.
+
+    Attributes:
+        box: (N, 4) px of the source frame.
+        name: N names of tracks.
+        kind: (N,) int8, index into `vidreason.scene.KINDS`.
+        probability: (N,), NaN where nothing is forecast.
+        label: (N,) int8: 1 crosses, 0 does not, -1 unknown.
+        edge: (E, 2) rows of `box`: who sends, and whose forecast it is.
+        weight: (E,) by how much the sender raises that probability; NaN unknown.
+    """
+
+    box: np.ndarray
+    name: Sequence[str]
+    kind: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+    edge: np.ndarray
+    weight: np.ndarray
+
+
+class Overlay:
+    """Draws over the frames of a video, in their order.
+
+    Args:
+        width: Of the source, px.
+        height: Of the source, px.
+        fps: Frames per second that are drawn on.
+        threshold: From which a forecast says that somebody crosses.
+        words: What is forecast, such as "crosses in 1 to 2 s"; empty if nothing is.
+        out_height: Of the pictures returned, px, if the source is not smaller.
+
+    Attributes:
+        size: Width and height of the pictures returned: even.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        fps: float,
+        threshold: float,
+        words: str,
+        out_height: int = 720,
+    ) -> None:
+        self.scale = min(1.0, out_height / height)
+        self.size = (round(width * self.scale) // 2 * 2, round(height * self.scale) // 2 * 2)
+        self.fps, self.threshold, self.words = fps, threshold, words
+        self.trails: dict[str, deque[tuple[int, float, float]]] = {}
+        self.drawn = 0
+
+    def __call__(self, number: int, picture: np.ndarray | None, shown: Shown) -> np.ndarray:
+        """The frame with everything on it, (h, w, 3) uint8 RGB of `size`.
+
+        Args:
+            number: Of the frame.
+            picture: (H, W, 3) uint8 RGB, of the source's size or of `size`; None for a backdrop.
+            shown: What to draw.
+        """
+        canvas = self._canvas(picture)
+        box = shown.box * self.scale
+        self._trails(canvas, shown, box)
+        self._edges(canvas, shown, box)
+        # Who is nearer is drawn later, over the others.
+        for n in np.argsort(box[:, 3], kind="stable").tolist():
+            self._box(canvas, shown, box[n], n)
+        self._head(canvas, number)
+        self.drawn += 1
+        return canvas
+
+    def _canvas(self, picture: np.ndarray | None) -> np.ndarray:
+        wide, tall = self.size
+        if picture is None:
+            canvas = np.full((tall, wide, 3), _GROUND, np.uint8)
+            canvas[: tall // 2] = _SKY
+            return canvas
+        if picture.shape[:2] == (tall, wide):
+            return np.array(picture)
+        return cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
+
+    def _colour(self, probability: float) -> tuple[int, ...]:
+        if np.isnan(probability):
+            return OTHER
+        return RISES if probability >= self.threshold else FALLS
+
+    def _trails(self, canvas: np.ndarray, shown: Shown, box: np.ndarray) -> None:
+        keep = max(2, round(_TRAIL * self.fps))
+        feet = np.stack([box[:, 0::2].mean(1), box[:, 3]], 1)
+        for n, name in enumerate(shown.name):
+            trail = self.trails.setdefault(name, deque(maxlen=keep))
+            trail.append((self.drawn, *feet[n].tolist()))
+            if len(trail) > 1 and not np.isnan(shown.probability[n]):
+                points = np.rint(np.array(trail)[:, 1:] * (1 << _BITS)).astype(np.int32)
+                colour = self._colour(shown.probability[n])
+                cv2.polylines(canvas, [points], False, colour, 2, cv2.LINE_AA, _BITS)
+        gone = [name for name, trail in self.trails.items() if trail[-1][0] < self.drawn - keep]
+        for name in gone:
+            del self.trails[name]
+
+    def _edges(self, canvas: np.ndarray, shown: Shown, box: np.ndarray) -> None:
+        middle = np.rint((box[:, :2] + box[:, 2:]) / 2).astype(int)
+        order = np.argsort(np.nan_to_num(np.abs(shown.weight)), kind="stable")
+        for (sender, target), weight in zip(
+            shown.edge[order].tolist(), shown.weight[order].tolist(), strict=True
+        ):
+            colour = OTHER if np.isnan(weight) or not weight else RISES if weight > 0 else FALLS
+            strength = 0 if np.isnan(weight) else min(abs(weight) / _FULL, 1)
+            width = 1 + round((_WIDEST - 1) * strength)
+            ends = middle[sender].tolist(), middle[target].tolist()
+            cv2.line(canvas, *ends, colour, width, cv2.LINE_AA)
+
+    def _box(self, canvas: np.ndarray, shown: Shown, box: np.ndarray, n: int) -> None:
+        probability, label = float(shown.probability[n]), int(shown.label[n])
+        colour = self._colour(probability)
+        x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+        known = not np.isnan(probability)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 2 if known or label >= 0 else 1)
+        if label >= 0:
+            # What is true, beside what is forecast: a line under the feet.
+            truth = RISES if label else FALLS
+            cv2.line(canvas, (x1, y2 + 4), (x2, y2 + 4), truth, 3)
+        if not known:
+            return
+        left, tall = x1 - _BAR - 3, max(y2 - y1, 24)
+        top = y2 - tall
+        cv2.rectangle(canvas, (left, top), (left + _BAR, y2), _SHADE, cv2.FILLED)
+        full = y2 - round(tall * probability)
+        cv2.rectangle(canvas, (left, full), (left + _BAR, y2), colour, cv2.FILLED)
+        mark = y2 - round(tall * self.threshold)
+        cv2.line(canvas, (left - 2, mark), (left + _BAR + 2, mark), _INK, 1)
+        _words(canvas, f"{shown.name[n]}: {probability:.0%}", (left, max(top - 5, _HEAD + 12)))
+
+    def _head(self, canvas: np.ndarray, number: int) -> None:
+        canvas[:_HEAD] //= 3
+        said = f"frame {number}"
+        parts: list[tuple[str, tuple[int, ...]]] = [(said, _INK)]
+        if self.words:
+            parts.append((f"{self.words}: from {self.threshold:.0%}", RISES))
+            parts.append((f"under {self.threshold:.0%}", FALLS))
+            parts.append(("edges raise", RISES))
+            parts.append(("or lower it", FALLS))
+        x = 8
+        for text, colour in parts:
+            (width, _), _ = cv2.getTextSize(text, _FONT, _SIZE, 1)
+            light = tuple(min(255, part + 60) for part in colour)
+            cv2.putText(canvas, text, (x, 16), _FONT, _SIZE, light, 1, cv2.LINE_AA)
+            x += width + 16
+
+
+def _words(canvas: np.ndarray, text: str, at: tuple[int, int]) -> None:
+    """Light words on a dark rim; the font knows no letters beyond ASCII."""
+    text = text.encode("ascii", "replace").decode()
+    cv2.putText(canvas, text, at, _FONT, _SIZE, _SHADE, 3, cv2.LINE_AA)
+    cv2.putText(canvas, text, at, _FONT, _SIZE, _INK, 1, cv2.LINE_AA)
