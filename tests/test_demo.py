@@ -8,6 +8,7 @@ from vidreason import cli
 from vidreason.data.instances import Prepared, with_instances
 from vidreason.data.jaad import read_video
 from vidreason.data.video import Video
+from vidreason.forecasts import read_forecasts
 from vidreason.scene import KINDS
 
 
@@ -47,6 +48,17 @@ def test_demo_takes_clips_apart(demo):
         *_, last = csv.DictReader(file)
     # Components at rest in the middle are 5 px off; one that follows either digit half of it.
     assert float(last["val/separation"]) < 2
+
+
+def test_demo_shows_forecasts_of_the_weights_that_ship(demo):
+    (clip,) = (demo / "streets" / "JAAD_clips").iterdir()
+    found = read_forecasts(demo / "shipped" / clip.stem / "forecasts.parquet")
+    assert found.meta["model"] == "jaad_all_boxes" and len(found.table) > 50
+    assert Video(demo / "shipped" / clip.stem / "overlay.mp4").length == Video(clip).length
+    strips = demo / "shipped" / "digits" / "filmstrips"
+    assert (strips / "clip_00000.png").read_bytes().startswith(b"\x89PNG")
+    page = (demo / "report.html").read_text()
+    assert all(word in page for word in ("likeliest to cross", "box trees", "component"))
 
 
 def test_demo_replaces_a_demo_only(demo, tmp_path, capsys):
