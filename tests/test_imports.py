@@ -39,7 +39,7 @@ LAYERS = [
     {"weights"},
     {"options", "runs"},
     {"train"},
-    {"export", "report"},
+    {"export", "report", "render"},
     {"prepare"},
     {"live"},
     {"demo"},

@@ -6,6 +6,7 @@
     python tools/bench.py clips --batch 64 --threads 1
     python tools/bench.py prepare
     python tools/bench.py latency --weights jaad_all
+    python tools/bench.py overlay
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
 """
@@ -28,7 +29,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.data.film import Film, TrueMasks
+from vidreason.data.film import Film, TrueMasks, write_film, write_truth
 from vidreason.data.instances import Instances, Prepared
 from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
 from vidreason.data.video import write_video
@@ -342,6 +343,60 @@ def prepare(runs: int) -> None:
     Console().print(table)
 
 
+def overlay(runs: int) -> None:
+    """Ten seconds of 1080p on film: read, drawn over with forecasts and edges, written as 720p."""
+    from vidreason.data.video import Video, video_writer
+    from vidreason.overlay import Overlay
+    from vidreason.render import of_store
+    from vidreason.scene import KINDS
+
+    table = Table(title="10 s of 1080p to 720p H.264, segmenter and model left out")
+    for column in ("what", "value"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        film = Film(simulate(0, 2, (300, 301)))
+        path = Path(folder, "film.mp4")
+        write_film(path, film)
+        write_truth(Path(folder, "film.arrow"), "film", film)
+        layers = of_store(Prepared(Path(folder, "film.arrow")))
+        rng = np.random.default_rng(0)
+        people = np.flatnonzero(layers.kind == KINDS.index("person"))
+        probability = np.full(len(layers.frame), np.nan)
+        probability[people] = rng.random(len(people))
+        pairs = [
+            np.stack(np.meshgrid(rows, rows), -1).reshape(-1, 2)
+            for rows in np.split(people, np.flatnonzero(np.diff(layers.frame[people])) + 1)
+        ]
+        edge = np.concatenate(pairs)
+        edge = edge[edge[:, 0] != edge[:, 1]]
+        layers = layers._replace(
+            probability=probability,
+            words="crosses in 1 to 2 s",
+            edge=edge,
+            weight=rng.normal(0, 0.1, len(edge)),
+            masks=None,
+        )
+        taken = []
+        for _ in range(runs):
+            draw = Overlay(*layers.size, layers.fps, 0.5, layers.words)
+
+            def once(draw: Overlay = draw) -> None:
+                with video_writer(Path(folder, "out.mp4"), layers.fps) as write:
+                    for number, picture in Video(path).frames(size=draw.size):
+                        write(draw(number, picture, layers.at(number)))
+
+            taken.append(timed(once))
+        cpu, wall = (statistics.median(t) / layers.length for t in zip(*taken, strict=True))
+        table.add_row("frames", f"{layers.length}")
+        table.add_row(
+            "people, edges in a frame",
+            f"{len(people) / layers.length:.1f}, {len(edge) / layers.length:.1f}",
+        )
+        table.add_row("frames/s", f"{1 / wall:.0f}")
+        table.add_row("CPU ms a frame", f"{1e3 * cpu:.1f}")
+    Console().print(table)
+
+
 def latency(weights: str, runs: int, threads: int) -> None:
     """A batch of windows with five neighbours each, by the network and by its exported programs."""
     import torch
@@ -386,7 +441,9 @@ def _raw_bytes(column: pa.ChunkedArray) -> int:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("read", "model", "step", "clips", "prepare", "latency"))
+    parser.add_argument(
+        "what", choices=("read", "model", "step", "clips", "prepare", "latency", "overlay")
+    )
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
     parser.add_argument("--config", type=Path, help="jaad_all, or moving_mnist_reference of step")
     parser.add_argument("--weights", default="jaad_all", help="of latency")
@@ -399,6 +456,8 @@ def main() -> None:
     args.runs = args.runs or (40 if args.what == "latency" else 3)
     if args.what == "latency":
         latency(args.weights, args.runs, args.threads)
+    elif args.what == "overlay":
+        overlay(args.runs)
     elif args.what == "prepare":
         prepare(args.runs)
     elif args.what == "clips":

@@ -55,6 +55,7 @@ def _parser(argv: Sequence[str]) -> _Parser:
     for name, text in {
         "prepare": "segment and track videos into a store of instances",
         "evaluate": "score predictions, with confidence intervals and comparisons",
+        "render": "forecasts, tracks and graphs as video; clips as filmstrips",
         "report": "results as one page to be looked at",
         "export": "make a run's weights, or a program, that can be passed on",
         "demo": "train, predict, score and draw on a simulated street",

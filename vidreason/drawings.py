@@ -6,7 +6,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TABLEAU_COLORS, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -16,11 +15,11 @@ from vidreason.data.masks import Masks, decode
 from vidreason.data.video import Video
 from vidreason.data.windows import Windows
 from vidreason.files import write_atomic
+from vidreason.overlay import TRACKS
 from vidreason.plots import COLOURS
 from vidreason.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _CROSSES, _STAYS = COLOURS[1], COLOURS[0]
-_TRACKS = list(TABLEAU_COLORS.values())
 
 
 def draw_windows(
@@ -69,7 +68,7 @@ def draw_instances(path: Path, video: Video, prepared: Prepared, frames: Sequenc
         flat = counts.flatten().to_numpy()
         shown = decode(Masks(flat, offsets, video.height, video.width))
         for row, mask in zip(rows.to_pylist(), shown, strict=True):
-            shade = (np.array(to_rgb(_TRACKS[row["track"] % len(_TRACKS)])) * 255).astype(np.uint8)
+            shade = np.array(TRACKS[row["track"] % len(TRACKS)], np.uint8)
             picture[mask] = picture[mask] // 2 + shade // 2
             corner = int(row["x1"]), int(row["y1"])
             size = int(row["x2"]), int(row["y2"])

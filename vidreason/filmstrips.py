@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vidreason.clip import Clip, Decomposition
+from vidreason.data.video import write_video
 from vidreason.errors import DataError
 from vidreason.files import write_atomic
 from vidreason.frame_metrics import follow
@@ -75,15 +75,17 @@ def draw_animation(
     """Draws a clip that moves: truth, model with the components' windows, components in colour.
 
     Args:
-        path: A .gif, or a video such as .mp4.
+        path: A .gif or .mp4.
         frames: As for `draw_filmstrip`.
         decomposition: L frames.
         t_in: Number of input frames.
         clip: Which of the B clips.
 
     Raises:
-        DataError: The suffix is of no video.
+        DataError: The suffix is another.
     """
+    if path.suffix not in (".gif", ".mp4"):
+        raise DataError(path, "is no kind of video that can be written", "give .gif or .mp4")
     rows = _rows(frames, decomposition, clip, 192)
     parts = [
         np.stack([np.asarray(picture, np.uint16) for picture in pictures])
@@ -108,19 +110,13 @@ def draw_animation(
         place = (size[0] / 2, foot + tile + foot / 2)
         pen.text(place, f"{word}, frame {t + 1}", colour, _font(14), anchor="mm")
         sheets.append(sheet)
+    if path.suffix == ".mp4":
+        write_video(path, map(np.asarray, sheets), _FPS)
+        return
     with write_atomic(path) as temporary:
-        if path.suffix == ".gif":
-            sheets[0].save(
-                temporary, save_all=True, append_images=sheets[1:], duration=1000 / _FPS, loop=0
-            )
-            return
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        video = cv2.VideoWriter(str(temporary), code, _FPS, size)
-        if not video.isOpened():
-            raise DataError(path, "is no kind of video that can be written", "give .gif or .mp4")
-        for sheet in sheets:
-            video.write(np.asarray(sheet)[..., ::-1])
-        video.release()
+        sheets[0].save(
+            temporary, save_all=True, append_images=sheets[1:], duration=1000 / _FPS, loop=0
+        )
 
 
 def draw_trajectories(

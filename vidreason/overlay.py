@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import TABLEAU_COLORS, to_rgb
 
 from vidreason.plots import COLOURS
+from vidreason.scene import KINDS
 
 RISES, FALLS, OTHER = (
     tuple(round(255 * part) for part in to_rgb(colour))
@@ -19,7 +20,12 @@ RISES, FALLS, OTHER = (
 )
 """RGB of a forecast from the threshold on, of one under it, and of what has none."""
 
-_SKY, _GROUND, _INK, _SHADE = (214, 224, 234), (178, 175, 168), (255, 255, 255), (20, 20, 24)
+TRACKS = tuple(
+    tuple(round(255 * part) for part in to_rgb(colour)) for colour in TABLEAU_COLORS.values()
+)
+"""RGB of tracks, by their number."""
+
+_SKY, _GROUND, _INK, _SHADE = (96, 108, 120), (70, 68, 66), (255, 255, 255), (20, 20, 24)
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 _TRAIL = 1.0  # seconds
 _FULL, _WIDEST = 0.2, 7  # change of a probability that gets the widest edge, and its width, px
@@ -77,6 +83,7 @@ class Overlay:
         self.scale = min(1.0, out_height / height)
         self.size = (round(width * self.scale) // 2 * 2, round(height * self.scale) // 2 * 2)
         self.fps, self.threshold, self.words = fps, threshold, words
+        self.edges = self.labels = False  # whether any were there, which are then explained
         self.trails: dict[str, deque[tuple[int, float, float]]] = {}
         self.drawn = 0
 
@@ -95,6 +102,8 @@ class Overlay:
         # Who is nearer is drawn later, over the others.
         for n in np.argsort(box[:, 3], kind="stable").tolist():
             self._box(canvas, shown, box[n], n)
+        self.edges |= len(shown.edge) > 0
+        self.labels |= bool((shown.label >= 0).any())
         self._head(canvas, number)
         self.drawn += 1
         return canvas
@@ -109,7 +118,8 @@ class Overlay:
             return np.array(picture)
         return cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
 
-    def _colour(self, probability: float) -> tuple[int, ...]:
+    def colour(self, probability: float) -> tuple[int, ...]:
+        """RGB of a forecast."""
         if np.isnan(probability):
             return OTHER
         return RISES if probability >= self.threshold else FALLS
@@ -122,7 +132,7 @@ class Overlay:
             trail.append((self.drawn, *feet[n].tolist()))
             if len(trail) > 1 and not np.isnan(shown.probability[n]):
                 points = np.rint(np.array(trail)[:, 1:] * (1 << _BITS)).astype(np.int32)
-                colour = self._colour(shown.probability[n])
+                colour = self.colour(shown.probability[n])
                 cv2.polylines(canvas, [points], False, colour, 2, cv2.LINE_AA, _BITS)
         gone = [name for name, trail in self.trails.items() if trail[-1][0] < self.drawn - keep]
         for name in gone:
@@ -142,7 +152,7 @@ class Overlay:
 
     def _box(self, canvas: np.ndarray, shown: Shown, box: np.ndarray, n: int) -> None:
         probability, label = float(shown.probability[n]), int(shown.label[n])
-        colour = self._colour(probability)
+        colour = self.colour(probability)
         x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
         known = not np.isnan(probability)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 2 if known or label >= 0 else 1)
@@ -150,7 +160,11 @@ class Overlay:
             # What is true, beside what is forecast: a line under the feet.
             truth = RISES if label else FALLS
             cv2.line(canvas, (x1, y2 + 4), (x2, y2 + 4), truth, 3)
+        kind = KINDS[shown.kind[n]]
+        name = shown.name[n] if kind == "person" else f"{kind.replace('_', ' ')} {shown.name[n]}"
         if not known:
+            if not self.words:
+                _words(canvas, name, (x1, y1 - 4))
             return
         left, tall = x1 - _BAR - 3, max(y2 - y1, 24)
         top = y2 - tall
@@ -159,17 +173,19 @@ class Overlay:
         cv2.rectangle(canvas, (left, full), (left + _BAR, y2), colour, cv2.FILLED)
         mark = y2 - round(tall * self.threshold)
         cv2.line(canvas, (left - 2, mark), (left + _BAR + 2, mark), _INK, 1)
-        _words(canvas, f"{shown.name[n]}: {probability:.0%}", (left, max(top - 5, _HEAD + 12)))
+        _words(canvas, f"{name}: {probability:.0%}", (left, top - 4))
 
     def _head(self, canvas: np.ndarray, number: int) -> None:
         canvas[:_HEAD] //= 3
-        said = f"frame {number}"
+        said = f"frame {number}, {number / self.fps:.1f} s"
         parts: list[tuple[str, tuple[int, ...]]] = [(said, _INK)]
         if self.words:
             parts.append((f"{self.words}: from {self.threshold:.0%}", RISES))
             parts.append((f"under {self.threshold:.0%}", FALLS))
-            parts.append(("edges raise", RISES))
-            parts.append(("or lower it", FALLS))
+            if self.edges:
+                parts += [("edges raise", RISES), ("or lower it", FALLS)]
+        if self.labels:
+            parts += [("under the feet: is crossing", RISES), ("is not", FALLS)]
         x = 8
         for text, colour in parts:
             (width, _), _ = cv2.getTextSize(text, _FONT, _SIZE, 1)
@@ -179,7 +195,11 @@ class Overlay:
 
 
 def _words(canvas: np.ndarray, text: str, at: tuple[int, int]) -> None:
-    """Light words on a dark rim; the font knows no letters beyond ASCII."""
-    text = text.encode("ascii", "replace").decode()
-    cv2.putText(canvas, text, at, _FONT, _SIZE, _SHADE, 3, cv2.LINE_AA)
-    cv2.putText(canvas, text, at, _FONT, _SIZE, _INK, 1, cv2.LINE_AA)
+    """Light words on a dark ground, moved into the picture."""
+    text = text.encode("ascii", "replace").decode()  # the font knows no other letters
+    (width, tall), below = cv2.getTextSize(text, _FONT, _SIZE, 1)
+    x = min(max(at[0], 2), max(canvas.shape[1] - width - 4, 2))
+    y = min(max(at[1], _HEAD + tall + 4), canvas.shape[0] - below - 2)
+    part = canvas[y - tall - 2 : y + below, x - 2 : x + width + 2]
+    part //= 3
+    cv2.putText(canvas, text, (x, y), _FONT, _SIZE, _INK, 1, cv2.LINE_AA)

@@ -66,6 +66,19 @@ def decode(masks: Masks) -> np.ndarray:
     return flat.reshape(count, masks.width, masks.height).transpose(0, 2, 1)
 
 
+def numbers(masks: Masks) -> np.ndarray:
+    """The image that `encode` was given, (H, W) uint16; where masks overlap, the last one."""
+    size = masks.height * masks.width
+    inside = _inside(masks) & (masks.counts > 0)
+    owner = np.repeat(np.arange(len(masks.offsets) - 1), np.diff(masks.offsets))
+    stop = np.cumsum(masks.counts, dtype=np.int64) - owner * size
+    run, owner = masks.counts[inside].astype(np.int64), owner[inside]
+    start, first = stop[inside] - run, np.cumsum(run) - run
+    flat = np.zeros(size, np.uint16)
+    flat[np.arange(run.sum()) + np.repeat(start - first, run)] = np.repeat(owner + 1, run)
+    return flat.reshape(masks.width, masks.height).T
+
+
 def areas(masks: Masks) -> np.ndarray:
     """Pixels of each mask, (N,) int64."""
     inside = np.where(_inside(masks), masks.counts, 0)
