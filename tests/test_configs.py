@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import box_files
 import numpy as np
 import pie_files
 import pytest
@@ -34,7 +35,9 @@ def roots(streets, tmp_path_factory):
     root = tmp_path_factory.mktemp("roots")
     stip_files.stip(root / "stip", people=4)
     pie_files.pie(root / "pie", people=4)
-    return {"jaad": streets, "stip": root / "stip", "pie": root / "pie"}
+    tables = box_files.rows_of(read_jaad(streets), ("train", "val", "test"))
+    box_files.write(root / "boxes", *tables)
+    return {name: root / name for name in ("stip", "pie", "boxes")} | {"jaad": streets}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ def test_what_the_data_lack_is_not_quietly_left_out(roots, store, tmp_path, caps
         assert said in error and error.count("\n") == 1, error
 
 
-@pytest.mark.parametrize("dataset", ["stip", "stip-all-views", "pie"])
+@pytest.mark.parametrize("dataset", ["stip", "stip-all-views", "pie", "boxes"])
 def test_windows_of_any_dataset_are_a_table(dataset, roots, tmp_path, capsys):
     root = roots[dataset.partition("-")[0]]
     line = ["data", "windows", dataset, "--root", str(root), "--split", "test", "--horizon", "4"]

@@ -115,9 +115,10 @@ def persistence(split: Split) -> np.ndarray:
 def oracles(split: Split) -> dict[str, np.ndarray]:
     """Rules that read what reveals the label; (W, K) each, 0 or 1.
 
-    One is `persistence`. The others know of a
-    pedestrian that it has behaviour tags at all, that it is annotated as moving across the road,
-    or that it walks in the last observed frame. Where the tag is missing, a rule answers no.
+    One is `persistence`. The others know of a pedestrian that it has behaviour tags at all, that it
+    is annotated as moving across the road,
+    or that it walks in the last observed frame. Where the tag is missing, a rule answers no; one
+    that answers the same everywhere is left out.
     """
     scenes, windows = split
     last = _rows(split)[:, -1]
@@ -127,7 +128,11 @@ def oracles(split: Split) -> dict[str, np.ndarray]:
         "moves laterally": _column([s.facts["motion_direction"] for s in scenes])[track] == 1,
         "walks": _column([s.labels["action"] for s in scenes])[last] == 1,
     }
-    found = {name: np.tile(r[:, None], (1, windows.horizon)) * 1.0 for name, r in rules.items()}
+    found = {
+        name: np.tile(r[:, None], (1, windows.horizon)) * 1.0
+        for name, r in rules.items()
+        if r.any() and not r.all()
+    }
     return {"persistence": persistence(split), **found}
 
 

@@ -125,7 +125,7 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
         datasets = {
             "get": ("jaad", "mnist", "balls"),
             "check": ("jaad",),
-            "windows": ("jaad", "pie", "stip", "stip-all-views", "stip-20fps"),
+            "windows": ("jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes"),
         }[name]
         verb.add_argument("dataset", choices=datasets)
         verb.add_argument(

@@ -142,7 +142,7 @@ def read_all(paths: list[Path], root: Path | None) -> dict[str, Predictions]:
 def masks_of(found: Predictions) -> dict[str, np.ndarray]:
     """Masks (n,) of the rows to report on."""
     splits = {"all": np.ones(len(found.table), bool)}
-    if found.meta["protocol"] == "benchmark":
+    if found.meta["protocol"] == "benchmark" and not found["clean"].all():
         splits["clean"] = found["clean"]
     return {name: mask for name, mask in splits.items() if mask.any()}
 

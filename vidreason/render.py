@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vidreason.clip import Clip
-from vidreason.data.datasets import DATASETS, RATES, dataset_root, read_split
+from vidreason.data.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
 from vidreason.data.instances import Prepared
 from vidreason.data.masks import Masks, numbers
 from vidreason.data.modules import IntentData
@@ -56,7 +56,7 @@ decomposition it draws filmstrips and animations of test clips. The name of --ou
   vidreason render runs/moving_mnist --clips 8 --out strips
   vidreason render moving_mnist --out first.gif
 
-Frames behind are those of --video, or the dataset's own where they lie (JAAD: ROOT/JAAD_clips)."""
+Frames behind are those of --video, or the dataset's own in ROOT/JAAD_clips or ROOT/videos."""
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -376,7 +376,7 @@ def _video(args: argparse.Namespace, layers: Layers) -> Video | None:
     """The frames to draw over, if there are any."""
     path = args.video
     if path is None and args.source in DATASETS:
-        path = dataset_root(args.source, args.root) / "JAAD_clips" / f"{layers.name}.mp4"
+        path = clips_folder(args.source, args.root) / f"{layers.name}.mp4"
         path = path if path.is_file() else None
     if path is None:
         print("no frames to draw over; give them with --video")

@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from vidreason import __version__, breakdown, cases, evaluate, plots, strips, train
 from vidreason.baselines import TREES, beside
-from vidreason.data.datasets import dataset_root
+from vidreason.data.datasets import clips_folder, dataset_root
 from vidreason.errors import DataError
 from vidreason.evaluate import Drawn, Judged
 from vidreason.files import progress, write_atomic
@@ -88,7 +88,7 @@ forecasts of a video. Of decomposition: runs or weights. The page holds everythi
   vidreason report jaad_all                                      weights that come with vidreason
   vidreason report drive/forecasts.parquet --video drive.mp4
 
-Where the dataset has its videos (JAAD: ROOT/JAAD_clips), cases have pictures behind them."""
+Where videos lie in ROOT/JAAD_clips or ROOT/videos, cases have pictures behind them."""
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="RUN", help="run, weights or predictions file"
     )
@@ -453,7 +453,7 @@ def _cases(
     model = clips = None
     if asked is not None:
         model = _model(source)
-        clips = dataset_root(found.meta["dataset"], root) / "JAAD_clips"
+        clips = clips_folder(found.meta["dataset"], root)
     rows = [row for group in groups.values() for row in group]
     described = iter(cases.describe(found, rows, others, asked, model, clips))
     named = {name: [next(described) for _ in group] for name, group in groups.items()}

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidreason.data.boxes import read_boxes
 from vidreason.data.jaad import read_jaad, read_splits
 from vidreason.data.pie import read_pie
 from vidreason.data.pie import splits as pie_splits
@@ -16,11 +17,11 @@ from vidreason.errors import DataError, check_choice
 from vidreason.files import data_root
 from vidreason.scene import Scene
 
-DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps")
-"""`stip` is its centre camera at 2 frames per second."""
+DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes")
+"""`stip` is its centre camera at 2 frames per second; `boxes` are tables of one's own."""
 
 RATES = {"jaad": 30.0, "pie": 30.0, "stip": 2.0, "stip-all-views": 2.0, "stip-20fps": 20.0}
-"""Frames per second that windows were cut from; of data of one's own nobody knows it in advance."""
+"""Frames per second that windows were cut from; those of `boxes` are known to its tables alone."""
 
 _STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
 _STIP_VAL_EVERY = 5
@@ -63,12 +64,23 @@ def read_split(
     elif dataset == "pie":
         scenes = read_pie(root)
         videos = pie_splits([scene.id for scene in scenes])[split]
+    elif dataset == "boxes":
+        scenes, split_of = read_boxes(root, protocol)
+        videos = [name for name, part in split_of.items() if part == split]
+        if not videos:
+            mend = f"give some videos the split {split!r}"
+            raise DataError(root / "videos.csv", f"has no video of split {split!r}", mend)
     else:
         views: Views = "all" if dataset == "stip-all-views" else "centre"
         scenes = read_stip(root, 20 if dataset == "stip-20fps" else 2, views)
         videos = stip_splits([scene.id for scene in scenes])[split]
     chosen = [scene for scene in scenes if scene.id in set(videos)]
     return [with_place(scene) for scene in chosen] if subset == "place" else chosen
+
+
+def clips_folder(dataset: str, root: Path | str | None) -> Path:
+    """Where the videos of a dataset lie, as `NAME.mp4`, if they are there."""
+    return dataset_root(dataset, root) / ("JAAD_clips" if dataset == "jaad" else "videos")
 
 
 def split_windows(
@@ -80,7 +92,13 @@ def split_windows(
     stride: int = 0,
     observed: int = 0,
 ) -> Windows:
-    """`make_windows` with the dataset's own stride; 0 leaves a choice to dataset and protocol."""
+    """`make_windows` with the dataset's own stride; 0 leaves a choice to dataset and protocol.
+
+    Of JAAD, bystanders without tags never cross; in tables of one's own nothing is known of whoever
+    has none, so there `all` means `beh`.
+    """
+    if dataset == "boxes" and subset == "all":
+        subset = "beh"
     if dataset == "pie" and protocol != "stip":
         stride = stride or _PIE_STRIDE
     return make_windows(scenes, protocol, subset, horizon, stride or None, observed or None)

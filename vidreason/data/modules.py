@@ -18,7 +18,7 @@ from vidreason.data.loading import GOLDEN, EpochSampler, loader, splitmix64
 from vidreason.data.windows import OBSERVED, Windows
 from vidreason.errors import DataError, check_ranges
 from vidreason.features import check_features
-from vidreason.scene import KINDS, OBJECTS, Scene
+from vidreason.scene import KINDS, OBJECTS, ORIENTATION, Scene
 
 Split = Literal["train", "val", "test"]
 
@@ -36,7 +36,8 @@ class IntentData(pl.LightningDataModule):
             ahead of the car (`place`, with `stip`): will anybody be in it?
         horizon: Predicted frames K; 1 for the benchmark, which asks one question.
         observed: Observed boxes T of `stip`; 0 for its own 30. The benchmark observes 16.
-        dataset: `jaad`, `pie`, or `stip`: that is its centre camera at 2 frames per second.
+        dataset: `jaad`, `pie`, `stip` (its centre camera at 2 frames per second), or `boxes`, which
+            are tables of one's own.
         root: Folder of the dataset; its own in `$VIDREASON_DATA` if empty.
         store: Folder that `vidreason prepare` has put the dataset's videos into: the segmented
             objects become tracks, and annotated people get the features of their masks.
@@ -63,7 +64,7 @@ class IntentData(pl.LightningDataModule):
         subset: Literal["beh", "all", "place"] = "all",
         horizon: int = 1,
         observed: int = 0,
-        dataset: Literal["jaad", "pie", "stip", "stip-all-views", "stip-20fps"] = "jaad",
+        dataset: Literal["jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes"] = "jaad",
         root: str = "",
         store: str = "",
         image_features: int = 0,
@@ -163,6 +164,11 @@ class IntentData(pl.LightningDataModule):
         have = {
             "objects": any(np.isin(scene.kind, objects).any() for scene in scenes),
             "odometry": any(scene.odometry for scene in scenes),
+            "orientation": any(ORIENTATION[0] in scene.cues for scene in scenes),
+            "ego": any((scene.ego_action >= 0).any() for scene in scenes),
+            "traffic": any(
+                (flag >= 0).any() for scene in scenes for flag in scene.signals.values()
+            ),
         }
         for name, there in have.items():
             if name in self.features and not there:

@@ -219,8 +219,9 @@ def _benchmark(
 def _tags(scene: Scene, k: int, last: np.ndarray) -> np.ndarray:
     """`TAGS` of the windows of track k that end in the rows `last`."""
     tagged = scene.facts["behaviour"][k] == 1
+    direction = scene.facts["motion_direction"][k]
     whole = [
-        scene.facts["motion_direction"][k] == 1 if tagged else -1,
+        direction == 1 if tagged and direction >= 0 else -1,
         scene.facts["crossing"][k] >= 0 if tagged else -1,
         tagged,
     ]
