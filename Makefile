@@ -1,5 +1,6 @@
 # make demo   install and run the demo          make test    run the tests
-# make check  lint, formatting and types        make clean   remove the environment
+# make check  lint, formatting and types        make docs    build docs/_build/index.html
+# make clean  remove the environment
 # With another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo setup test check clean
+.PHONY: demo setup test check docs clean
 demo: $(VENV)/installed
 	$(BIN)/vidreason demo
 
@@ -21,8 +22,12 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build
+	@echo docs/_build/index.html
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) docs/_build
 
 # Stamps: a second call installs nothing unless a pin has changed.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -262,11 +262,12 @@ def test_the_command_writes_the_windows_of_a_split(tiny_root, tmp_path, capsys):
     assert main([*line, "--protocol", "benchmark", "--subset", "beh", "--out", str(out)]) == 0
     scene = read_jaad(tiny_root, cache=False)[2]
     windows = make_windows([scene], "benchmark", "beh")
+    assert windows.clean.all()  # of which nothing is said
     assert pq.read_table(out) == window_table(windows, [scene])
     assert scene.id == tiny.VIDEOS[2]
     text = capsys.readouterr().out
     crossing = int(windows.label[:, -1].sum())
-    assert text.startswith(f"{out}: {len(windows)} windows of 1 videos, {crossing} crossing; ")
+    assert text == f"{out}: {len(windows)} windows of 1 videos, {crossing} crossing\n"
 
 
 # --- Real counts.

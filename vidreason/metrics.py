@@ -120,7 +120,7 @@ def brier(prob: np.ndarray, label: np.ndarray, weight: Weight = None) -> np.ndar
 
 
 def calibration_error(prob: np.ndarray, label: np.ndarray, weight: Weight = None) -> np.ndarray:
-    """Expected calibration error: mean over 15 equal bins of |mean probability - share positive|.
+    """Expected calibration error: mean gap, over 15 equal bins, of probability to share.
 
     Bins count by the rows in them; a bin holds its lower edge, the last one 1 as well.
     """

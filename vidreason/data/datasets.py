@@ -140,6 +140,6 @@ def run(args: Namespace) -> int:
         print(f"{label[known].mean():.1%} of the labels crossing, ", end="")
         print(f"repeating the true current label scores {(label == now)[known].mean():.1%}")
     else:
-        clean = f"{windows.clean.sum()} clean with {label[windows.clean].sum()} crossing"
-        print(f"{label.sum()} crossing; {clean}")
+        some = f"; {windows.clean.sum()} clean with {label[windows.clean].sum()} crossing"
+        print(f"{label.sum()} crossing" + some * (not windows.clean.all()))
     return 0
