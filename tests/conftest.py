@@ -49,3 +49,16 @@ def real_digits():
     if "VIDREASON_DATA" not in os.environ or not root.is_dir():
         pytest.skip("$VIDREASON_DATA/mnist is not there")
     return root
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory):
+    """A short street on film, with a store of its true masks: `simulate(3, 2, (90, 120))`."""
+    from vidreason.data.film import Film, write_film, write_truth
+    from vidreason.data.world import simulate
+
+    base = tmp_path_factory.mktemp("film")
+    one = Film(simulate(3, 2, (90, 120)))
+    write_film(base / "street.mp4", one)
+    write_truth(base / "store/street.arrow", "street", one)
+    return base

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vidreason import cli
-from vidreason.data.film import Film, write_film, write_truth
+from vidreason.data.film import Film, write_truth
 from vidreason.data.jaad import read_jaad
 from vidreason.data.modules import IntentData
 from vidreason.data.street import write_street
@@ -161,16 +161,6 @@ def test_models_that_see_more_than_a_video_shows_are_refused():
 
 
 # --- The command
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    """A short street on film, with a store of its true masks."""
-    base = tmp_path_factory.mktemp("film")
-    film = Film(simulate(3, 2, (90, 120)))
-    write_film(base / "street.mp4", film)
-    write_truth(base / "store/street.arrow", "street", film)
-    return base
 
 
 def predict(film, out, *more):

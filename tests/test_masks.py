@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from vidreason.data.masks import Masks, areas, boxes, decode, encode, overlaps, pool
+from vidreason.data.masks import Masks, areas, boxes, decode, encode, numbers, overlaps, pool
 
 
 def images(seed):
@@ -30,6 +30,7 @@ def test_masks_are_those_of_coco(seed):
     masks = encode(image, count)
     found = decode(masks)
     assert found.shape == (count, *image.shape) and len(masks.offsets) == count + 1
+    assert (numbers(masks) == image).all()
     for n in range(count):
         truth = coco_mask(image, n + 1)
         counts = masks.counts[masks.offsets[n] : masks.offsets[n + 1]].tolist()

@@ -365,7 +365,7 @@ def _render(args: argparse.Namespace, layers: Layers) -> None:
             yield overlay(number, picture, layers.at(number))
 
     if args.out.suffix == ".gif":
-        _write_gif(args.out, drawn(), layers.fps)
+        _write_gif(args.out, drawn(), layers.fps, stop - start)
     else:
         with video_writer(args.out, layers.fps) as write:
             for picture in drawn():
@@ -427,8 +427,8 @@ def _tint(picture: np.ndarray, number: np.ndarray, track: np.ndarray) -> None:
     picture[inside] = picture[inside] // 2 + shades[small[inside] - 1] // 2
 
 
-def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    # GIFs know hundredths of a second; more than 20 frames a second play slower than asked.
+def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float, count: int) -> None:
+    # Browsers play more than 20 frames a second slower than asked.
     step = max(1, round(fps / 15))
     sheets = (
         Image.fromarray(frame).quantize(_GIF_COLOURS)
@@ -436,7 +436,9 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
         if number % step == 0
     )
     first = next(sheets)
-    options: dict[str, Any] = {"duration": 1000 * step / fps, "loop": 0}
+    # GIFs know hundredths of a second; rounding is not to add up.
+    ends = np.rint(np.append(np.arange(0, count, step), count) / fps * 100)
+    options: dict[str, Any] = {"duration": (10 * np.diff(ends)).astype(int).tolist(), "loop": 0}
     with write_atomic(path) as temporary:
         first.save(temporary, "gif", save_all=True, append_images=sheets, **options)
 
