@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 setup: $(VENV)/installed-dev
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check

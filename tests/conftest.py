@@ -2,6 +2,10 @@ import os
 import shutil
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Side by side each process has a core to itself; torch reads this when it is imported.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import tiny
 from hypothesis import settings
