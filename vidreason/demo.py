@@ -24,7 +24,7 @@ where they will go; and takes such clips apart with the weights of real digits. 
 all. Needs no data and no network; takes two minutes."""
     parser.epilog = """examples:
   vidreason demo
-  vidreason demo --out /tmp/demo --videos 120"""
+  vidreason demo --out demo --videos 120"""
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="(runs/demo) replaced"
     )
