@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,6 +218,7 @@ def test_run_folder_holds_everything_to_repeat_the_run(finished):
         "metrics.csv",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
     }
     made = json.loads((finished / "run.json").read_text())
     assert made["seed"] == 3 and made["versions"]["torch"] == torch.__version__
@@ -530,8 +531,45 @@ def foreign(data: bytes) -> bytes:
 def test_damaged_checkpoint_is_named_in_one_line(damage, words, folder):
     path = folder / "checkpoints" / "last.ckpt"
     path.write_bytes(damage(path.read_bytes()))
-    assert words in (line := refused("fit", "--run", folder, "--resume")) and str(path) in line
+    path.with_name("previous.ckpt").write_bytes(b"")
+    line = refused("fit", "--run", folder, "--resume")
+    assert words in line and f"{path}:" in line and "there is no other; restore it" in line
     assert words in refused("predict", "--run", folder, "--ckpt_path", path)
+    path.with_name("previous.ckpt").unlink()
+    assert "there is no other" in refused("fit", "--run", folder, "--resume")
+
+
+def inside(member: str) -> Callable[[bytes], bytes]:
+    """One wrong bit in a member of the archive, or in its list of members."""
+
+    def wrong(data: bytes) -> bytes:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            info = next((i for i in archive.infolist() if i.filename.endswith(member)), None)
+            place = archive.start_dir + 20 if info is None else info.header_offset + 100
+        return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(cut, flip, foreign, inside("data.pkl"), inside("no member")),
+        *(lambda data: data[:0], lambda data: data[:1], lambda data: data[:-1]),
+    ],
+)
+def test_a_damaged_checkpoint_costs_one_epoch_and_one_line(damage, folder):
+    last = folder / "checkpoints" / "last.ckpt"
+    shutil.copy(last, last.with_name("undisturbed.ckpt"))
+    table = (folder / "metrics.csv").read_text()
+    last.write_bytes(damage(last.read_bytes()))
+    code, _, err = run("fit", "--run", folder, "--resume")
+    assert code == 0
+    (line,) = [text for text in err.splitlines() if text.startswith("warning")]
+    assert line.startswith(f"warning: {last}: ") and line.endswith("; going on from previous.ckpt")
+    assert (folder / "metrics.csv").read_text() == table
+    again, once = weights(folder), weights(folder, "undisturbed")
+    assert all(torch.equal(again[name], once[name]) for name in once)
 
 
 def test_checkpoint_of_another_model_is_refused(folder):

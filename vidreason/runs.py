@@ -5,6 +5,8 @@ import io
 import json
 import math
 import platform
+import shutil
+import sys
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -16,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from vidreason import __version__
@@ -27,7 +30,7 @@ from vidreason.weights import read_weights
 _LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard"}
 
 
-def checkpoint_path(folder: Path, name: str, mend: str = "") -> Path:
+def checkpoint_path(folder: Path, name: str) -> Path:
     """Where the checkpoint `best` or `last` of a run lies; any other name is a file.
 
     Raises:
@@ -36,10 +39,34 @@ def checkpoint_path(folder: Path, name: str, mend: str = "") -> Path:
     own = name in ("best", "last")
     path = folder / "checkpoints" / f"{name}.ckpt" if own else Path(name)
     if not path.is_file():
-        raise DataError(
-            path, "no such checkpoint", mend or "fit first, or give another --ckpt_path"
-        )
+        raise DataError(path, "no such checkpoint", "fit first, or give another --ckpt_path")
     return path
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The last whole checkpoint of a run; one that is damaged is passed over, and said so.
+
+    Raises:
+        DataError: There is none.
+    """
+    kept = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous")]
+    damaged: list[DataError] = []
+    for path in kept:
+        if not path.is_file():
+            continue
+        try:
+            _read(path)
+        except DataError as error:
+            damaged.append(error)
+            continue
+        for passed in damaged:
+            text = f"{passed.source}: {passed.problem}; going on from {path.name}"
+            rank_zero_only(print)(f"warning: {text}", file=sys.stderr)
+        return path
+    if damaged:
+        mend = "restore it from a copy, or start anew in another trainer.default_root_dir"
+        raise DataError(damaged[0].source, f"{damaged[0].problem}, and there is no other", mend)
+    raise DataError(kept[0], "no such checkpoint", "start without --resume")
 
 
 def check_free(folder: Path) -> None:
@@ -221,7 +248,10 @@ class RunFolder(Checkpoint):
             raise DataError("training", f"the loss is {loss.item()}", mend, place)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the row of metrics, `best.ckpt` if it is the best epoch so far, `last.ckpt`."""
+        """Writes the row of metrics, `best.ckpt` if it is the best epoch so far, `last.ckpt`.
+
+        The one before stays as `previous.ckpt`: disks damage files.
+        """
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **metrics}
@@ -235,7 +265,11 @@ class RunFolder(Checkpoint):
         if score is not None and (self.best is None or sign * score > sign * self.best):
             self.best = score
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt")
-        trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if trainer.is_global_zero and last.exists():
+            with write_atomic(last.with_name("previous.ckpt")) as temporary:
+                shutil.copyfile(last, temporary)
+        trainer.save_checkpoint(last)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what was reached, and where it lies."""

@@ -1,8 +1,9 @@
 """`vidreason fit`, `validate`, `test` and `predict`: LightningCLI, one folder per run.
 
 A run folder holds `config.yaml` (everything that was set), `run.json` (with what), `metrics.csv`
-(a row per epoch), `checkpoints/best.ckpt`, `checkpoints/last.ckpt` and `tensorboard/`. A run that
-was stopped, even by a power cut, continues from its last complete epoch as if nothing had happened.
+(a row per epoch), the checkpoints `best`, `last` and `previous` (the one before `last`, should that
+be damaged), and `tensorboard/`. A run that was stopped, even by a power cut, continues from its
+last complete epoch as if nothing had happened.
 """
 
 import argparse
@@ -30,7 +31,13 @@ import vidreason.intent
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.errors import DataError
 from vidreason.options import LINKS, Parser, named, refuse_linked
-from vidreason.runs import CheckpointFiles, RunFolder, check_free, checkpoint_path
+from vidreason.runs import (
+    CheckpointFiles,
+    RunFolder,
+    check_free,
+    checkpoint_path,
+    newest_checkpoint,
+)
 from vidreason.weights import CONFIG, DEFAULT, MODEL, compare, find_weights, read_card
 
 # Where the data lies and who loads it changes no result; `data.seed` is `seed_everything`.
@@ -272,7 +279,7 @@ class _CLI(LightningCLI):
         if self.subcommand != "fit":
             self.checkpoint = checkpoint_path(self.folder, self.options["ckpt_path"])
         elif self.options["resume"]:
-            self.checkpoint = checkpoint_path(self.folder, "last", "start without --resume")
+            self.checkpoint = newest_checkpoint(self.folder)
         elif not getattr(rank_zero_only, "rank", 0):  # the first process has begun when others come
             check_free(self.folder)
 
