@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import lzma
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -26,6 +27,7 @@ from vidreason.errors import DataError
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 
 
 def share(relative: str) -> Path:
@@ -88,6 +90,23 @@ def write_atomic(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def left_over(path: Path) -> bool:
+    """Whether a file is what a killed process has left of one that it was writing."""
+    return _TEMPORARY.match(path.name) is not None
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Clears away what killed processes have left in a folder that nobody else is writing to.
+
+    Args:
+        folder: May be missing.
+        name: Of the file that they were writing; of all if not given.
+    """
+    for path in folder.glob(".*"):
+        if left_over(path) and path.name.endswith(f"-{name}" if name else ""):
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

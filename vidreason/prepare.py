@@ -26,7 +26,7 @@ from vidreason.data.instances import SUFFIX, Instances, Writer, about
 from vidreason.data.tracking import Tracker
 from vidreason.data.video import SUFFIXES, Video
 from vidreason.errors import DataError
-from vidreason.files import progress, write_atomic
+from vidreason.files import progress, sweep, write_atomic
 
 DEFAULT = "facebook/mask2former-swin-tiny-cityscapes-panoptic"
 _ENDS = 1 << 20  # bytes at both ends of a video by which it is known again
@@ -97,7 +97,7 @@ def prepare_video(job: Job, wait: bool = True) -> str:
                 problem = f"was made of, or with, another {', '.join(differ)}"
                 raise DataError(out, problem, "delete it, or give another --out")
             return "kept"
-        _sweep(out)
+        sweep(out.parent, out.name)
         segment = _segmenter(job.make)
         frames = video.frames(job.every)
         with write_atomic(out) as path, Writer(path, facts, segment.features) as writer:
@@ -144,12 +144,6 @@ def follow(
         look = masks.pool(found.features, found.image, len(found.kind))
         track = tracker(found.image, found.kind, masks.boxes(mask), look)
         yield Seen(number, frame, found, track, mask, look)
-
-
-def _sweep(out: Path) -> None:
-    """Clears away what a killed process has left of a file that nobody else is writing."""
-    for stale in out.parent.glob(f".*-{out.name}"):
-        stale.unlink()
 
 
 @cache
@@ -240,7 +234,8 @@ def _run_local(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
             outcome = pool.submit(_outcome, job, wait).result()
         except BrokenProcessPool:
             pool.shutdown()
-            _sweep(job.store / f"{job.name}{SUFFIX}")
+            out = job.store / f"{job.name}{SUFFIX}"
+            sweep(out.parent, out.name)
             problem = "killed the process that was preparing it"
             return str(DataError(job.path, problem, "check the file, and the memory"))
         free.append(pool)

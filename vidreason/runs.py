@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vidreason import __version__
 from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.files import left_over, sweep, write_atomic
 from vidreason.weights import read_weights
 
 # What a run leaves that stopped before its first checkpoint; it may start over.
@@ -70,14 +70,18 @@ def newest_checkpoint(folder: Path) -> Path:
 
 
 def check_free(folder: Path) -> None:
-    """Refuses a folder that holds anything but the leftovers of a run without a checkpoint.
+    """Refuses a folder that holds anything but what a run leaves that has no checkpoint yet.
 
     Raises:
         DataError: Names the two ways on.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(folder, "is a file", "set trainer.default_root_dir to a folder")
-    if folder.is_dir() and {p.name for p in folder.iterdir()} - _LEFTOVERS:
+    known = {folder / name for name in _LEFTOVERS}
+    kept = folder / "checkpoints"
+    if kept.is_dir() and all(left_over(path) for path in kept.iterdir()):
+        known.add(kept)
+    if folder.is_dir() and any(p not in known and not left_over(p) for p in folder.iterdir()):
         mend = "add --resume to continue it, or set trainer.default_root_dir to another folder"
         raise DataError(folder, "holds a run already", mend)
 
@@ -193,11 +197,14 @@ class RunFolder(Checkpoint):
     def __init__(self, folder: Path, config: str, command: str, seed: int) -> None:
         self.folder, self.config, self.command, self.seed = folder, config, command, seed
         self.best: float | None = None
+        self.best_epoch = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what the run is made with, once data and checkpoint could be read."""
         if not trainer.is_global_zero:
             return
+        sweep(self.folder)
+        sweep(self.folder / "checkpoints")
         packages = ("torch", "pytorch-lightning", "torch-geometric", "pyro-ppl")
         run = {
             "command": self.command,
@@ -214,11 +221,14 @@ class RunFolder(Checkpoint):
                 temporary.write_text(text.rstrip() + "\n", "utf-8")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws the order of a resumed run's first epoch again.
+        """Brings `best.ckpt` up to date, and draws the order of a resumed run's first epoch again.
 
         Lightning asks worker processes for their first batches before it knows what is resumed.
         """
-        epoch = trainer.current_epoch
+        epoch, resumed = trainer.current_epoch, trainer.ckpt_path
+        if resumed and self.best_epoch == epoch - 1 and trainer.is_global_zero:
+            # It may have been stopped before it could be copied.
+            _copy(Path(resumed), self.folder / "checkpoints" / "best.ckpt")
         set_epoch = getattr(getattr(trainer.train_dataloader, "sampler", None), "set_epoch", None)
         if epoch and set_epoch:
             set_epoch(epoch)
@@ -262,14 +272,16 @@ class RunFolder(Checkpoint):
             problem, mend = f"{pl_module.monitor} is undefined", "validate on both classes"
             raise DataError("validation", problem, mend)
         sign = -1 if pl_module.monitor_mode == "min" else 1
-        if score is not None and (self.best is None or sign * score > sign * self.best):
-            self.best = score
-            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt")
-        last = self.folder / "checkpoints" / "last.ckpt"
-        if trainer.is_global_zero and last.exists():
-            with write_atomic(last.with_name("previous.ckpt")) as temporary:
-                shutil.copyfile(last, temporary)
-        trainer.save_checkpoint(last)
+        best = score is not None and (self.best is None or sign * score > sign * self.best)
+        if best:
+            self.best, self.best_epoch = score, trainer.current_epoch
+        kept = self.folder / "checkpoints"
+        if trainer.is_global_zero and (kept / "last.ckpt").exists():
+            _copy(kept / "last.ckpt", kept / "previous.ckpt")
+        trainer.save_checkpoint(kept / "last.ckpt")
+        # Not before it: what has a `best` can be resumed.
+        if trainer.is_global_zero and best:
+            _copy(kept / "last.ckpt", kept / "best.ckpt")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what was reached, and where it lies."""
@@ -291,9 +303,14 @@ class RunFolder(Checkpoint):
             writer.writerows(rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"best": self.best}
+        """The best score so far, and its epoch."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        self.best = state_dict["best"]
+        self.best, self.best_epoch = state_dict["best"], state_dict.get("best_epoch", -1)
+
+
+def _copy(path: Path, to: Path) -> None:
+    with write_atomic(to) as temporary:
+        shutil.copyfile(path, temporary)
