@@ -18,7 +18,16 @@ import pytest
 
 from vidreason.data import get as getting
 from vidreason.errors import DataError
-from vidreason.files import data_root, fetch, load_manifest, sha256, share, unpack, write_atomic
+from vidreason.files import (
+    data_root,
+    fetch,
+    load_manifest,
+    sha256,
+    share,
+    sweep,
+    unpack,
+    write_atomic,
+)
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 TREE = {"a/one.xml": b"<a/>", "a/two.xml": b"<b/>" * 1000, "b/list.txt": b"one\ntwo\n"}
@@ -83,6 +92,30 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, erro
         temporary.write_text("half")
         raise error
     assert tree(tmp_path) == {"file": b"old"}
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path):
+    path, other = tmp_path / "file", tmp_path / "other"
+    for given, named in (((), path), ((".",), path), ((str(other),), other)):
+        with pytest.raises(OSError) as caught, write_atomic(path) as temporary:
+            where = [str(temporary) if one == "." else one for one in given]
+            raise OSError(28, "No space left on device", *where)
+        assert caught.value.filename == str(named)
+    with pytest.raises(FileNotFoundError) as missing, write_atomic(path):
+        other.read_bytes()
+    assert str(missing.value.filename) == str(other)
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
+    left = [".0123abcd-last.ckpt", ".ffffffff-a[1].arrow"]
+    keep = ["last.ckpt", ".hidden-file", ".0123abc-last.ckpt", ".lock"]
+    for name in left + keep:
+        (tmp_path / name).touch()
+    sweep(tmp_path, "a[1].arrow")
+    assert set(tree(tmp_path)) == {left[0], *keep}
+    sweep(tmp_path)
+    sweep(tmp_path / "missing")
+    assert set(tree(tmp_path)) == set(keep)
 
 
 def test_a_killed_write_leaves_the_old_file(tmp_path):

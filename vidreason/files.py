@@ -78,7 +78,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
     """Yields a path to write to; `path` appears, or is replaced, when the block has succeeded.
 
     The yielded path keeps the suffix, since many writers choose a format by it. If the block
-    raises, `path` is as it was and nothing is left beside it.
+    raises, `path` is as it was and nothing is left beside it; errors of the system name `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because a rename is atomic only within one file system.
@@ -87,6 +87,11 @@ def write_atomic(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        # What fails in writing, on a full disk for example, does not say where.
+        if error.strerror and error.filename in (None, str(temporary), temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)

@@ -27,7 +27,7 @@ from vidreason.files import left_over, sweep, write_atomic
 from vidreason.weights import read_weights
 
 # What a run leaves that stopped before its first checkpoint; it may start over.
-_LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard"}
+_LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard", "filmstrips"}
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:
