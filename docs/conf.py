@@ -5,7 +5,9 @@ import io
 import json
 import os
 import shlex
+from pathlib import Path
 
+import yaml
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
@@ -65,15 +67,28 @@ class Cards(Directive):
                 on = next(f"{count:,} {what}" for what, count in figure["on"].items())
                 said = ", ".join(f"{k} {v:.4g}" for k, v in figure["metrics"].items())
                 rows.append((name, *size, on, said))
-        group = nodes.tgroup(cols=len(head))
-        for _ in head:
-            group += nodes.colspec(colwidth=1)
-        body = nodes.tbody()
-        for row in rows:
-            body += _row(row)
-        group += nodes.thead("", _row(head))
-        group += body
-        return [nodes.table("", group)]
+        return [_table(head, rows)]
+
+
+class BadInputs(Directive):
+    """A table of inputs that cannot be used, and the line that each is answered with."""
+
+    def run(self) -> list[nodes.Node]:
+        """Reads the lines that the tests hold the program to."""
+        path = Path(__file__).parents[1] / "tests" / "bad_inputs.yaml"
+        return [_table(("input", "answer"), list(yaml.safe_load(path.read_bytes()).items()))]
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
+    group = nodes.tgroup(cols=len(head))
+    for _ in head:
+        group += nodes.colspec(colwidth=1)
+    body = nodes.tbody()
+    for row in rows:
+        body += _row(row)
+    group += nodes.thead("", _row(head))
+    group += body
+    return nodes.table("", group)
 
 
 def _row(words: tuple[str, ...]) -> nodes.row:
@@ -81,6 +96,7 @@ def _row(words: tuple[str, ...]) -> nodes.row:
 
 
 def setup(app: Sphinx) -> None:
-    """Declares the two directives."""
+    """Declares the directives."""
     app.add_directive("help", Help)
     app.add_directive("cards", Cards)
+    app.add_directive("bad-inputs", BadInputs)

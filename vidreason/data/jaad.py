@@ -141,7 +141,7 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
     """Official lists of videos: `train`, `val`, `test` of one of `SPLITS`.
 
     Raises:
-        DataError: A list is missing, names a video twice or one that has no annotations.
+        DataError: A list is missing or empty, names a video twice or one that has no annotations.
     """
     known = {path.stem for path in (root / "annotations").glob("video_*.xml")}
     splits: dict[str, tuple[str, ...]] = {}
@@ -152,6 +152,8 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
             names = path.read_text("utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(path, f"split list cannot be read ({error})", _MEND) from None
+        if not names:
+            raise DataError(path, "names no video", _MEND)
         for line, name in enumerate(names, 1):
             if name not in known:
                 raise DataError(
