@@ -617,9 +617,10 @@ def test_an_error_is_one_line_whatever_it_quotes():
 def test_lists_are_read_in_their_order(copy):
     path = copy / "split_ids" / "default" / "train.txt"
     path.write_text("video_0003\nvideo_0001\n\n")
-    (path.parent / "test.txt").write_text("")
-    splits = read_splits(copy)
-    assert splits == {"train": ("video_0003", "video_0001"), "val": ("video_0002",), "test": ()}
+    (copy / "annotations" / "video_0004.xml").touch()  # that it is there is enough for a list
+    (path.parent / "test.txt").write_text("video_0004")
+    train, val, test = read_splits(copy).values()
+    assert (train, val, test) == (("video_0003", "video_0001"), ("video_0002",), ("video_0004",))
     assert read_splits(copy, "all_videos")["train"] == ("video_0001",)
 
 

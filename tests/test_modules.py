@@ -262,7 +262,7 @@ def test_refuses_options_out_of_range(options, problem):
 
 def test_refuses_a_split_without_windows(copy, root):
     (copy / "split_ids" / "default" / "val.txt").write_text("")
-    with pytest.raises(DataError, match="no window of protocol 'benchmark' in split 'val'"):
+    with pytest.raises(DataError, match="val.txt: names no video"):
         data_of(copy)
     with pytest.raises(DataError, match="no window of protocol 'stip' in split 'test'"):
         data_of(root, "test", protocol="stip")
