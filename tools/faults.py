@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,10 @@ class Fault(NamedTuple):
     kind: str
     at: int
 
+    def ends(self, ended: "Ended") -> bool:
+        """Whether a process ended as it must: killed, or with an error that it said."""
+        return ended.code == (-signal.SIGKILL if self.kind == KILL else 1)
+
 
 class Ended(NamedTuple):
     """How a process ended: its exit code, or minus the signal; what it said; its steps on files."""
@@ -69,8 +74,6 @@ def run(work: Callable[[], int], root: Path, fault: Fault | None) -> Ended:
                 with _steps(root, fault, steps.fileno()):
                     code = work()
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 with contextlib.suppress(Exception):
@@ -163,7 +166,7 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
         # To make a folder that is there already may fail, and nobody need hear of it.
         shown = [name for name in want if not Path(name).name.startswith(".")]
         harmless = not ended.code and all(name in seen for name in shown)
-        if not harmless and ended.code != (-signal.SIGKILL if fault.kind == KILL else 1):
+        if not harmless and not fault.ends(ended):
             wrong.append(f"ended with {ended.code}")
         if any(want.get(name) != digest for name, digest in seen.items()):
             wrong.append("a half file")
@@ -307,7 +310,7 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
             wrong.append("traceback: " + ended.said.strip()[-200:])
         # To make a folder that is there already may fail, and nobody need hear of it.
         harmless = not ended.code and not differences(folder, whole)
-        if not harmless and ended.code != (-signal.SIGKILL if fault.kind == KILL else 1):
+        if not harmless and not fault.ends(ended):
             wrong.append(f"ended with {ended.code}: {ended.said.strip()[-200:]}")
         if fault.kind != KILL and (left := _leftovers(folder)):
             wrong.append(f"left {left[0]}")

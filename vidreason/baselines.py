@@ -116,9 +116,8 @@ def oracles(split: Split) -> dict[str, np.ndarray]:
     """Rules that read what reveals the label; (W, K) each, 0 or 1.
 
     One is `persistence`. The others know of a pedestrian that it has behaviour tags at all, that it
-    is annotated as moving across the road,
-    or that it walks in the last observed frame. Where the tag is missing, a rule answers no; one
-    that answers the same everywhere is left out.
+    is annotated as moving across the road, or that it walks in the last observed frame. Where the
+    tag is missing, a rule answers no; one that answers the same everywhere is left out.
     """
     scenes, windows = split
     last = _rows(split)[:, -1]

@@ -144,7 +144,7 @@ class Overlay:
         for (sender, target), weight in zip(
             shown.edge[order].tolist(), shown.weight[order].tolist(), strict=True
         ):
-            colour = OTHER if np.isnan(weight) or not weight else RISES if weight > 0 else FALLS
+            colour = edge_colour(weight)
             strength = 0 if np.isnan(weight) else min(abs(weight) / _FULL, 1)
             width = 1 + round((_WIDEST - 1) * strength)
             ends = middle[sender].tolist(), middle[target].tolist()
@@ -192,6 +192,11 @@ class Overlay:
             light = tuple(min(255, part + 60) for part in colour)
             cv2.putText(canvas, text, (x, 16), _FONT, _SIZE, light, 1, cv2.LINE_AA)
             x += width + 16
+
+
+def edge_colour(weight: float) -> tuple[int, ...]:
+    """RGB of an edge, by whether it raises or lowers a forecast; NaN unknown."""
+    return OTHER if np.isnan(weight) or not weight else RISES if weight > 0 else FALLS
 
 
 def _words(canvas: np.ndarray, text: str, at: tuple[int, int]) -> None:

@@ -28,7 +28,7 @@ from vidreason.forecasts import (
     read_forecasts,
 )
 from vidreason.intent import IntentTask
-from vidreason.overlay import OTHER, TRACKS, Overlay, Shown
+from vidreason.overlay import TRACKS, Overlay, Shown, edge_colour
 from vidreason.predictions import Predictions, read_predictions
 from vidreason.scene import KINDS, Scene
 from vidreason.train import load_with_data
@@ -94,7 +94,7 @@ class Layers(NamedTuple):
         box: (L, 4) px.
         probability: (L,), NaN where nothing is forecast.
         label: (L,) 1 crosses now, 0 does not, -1 unknown.
-        edge: (E, 2) rows: who sends, and whose forecast it is; sorted by frame.
+        edge: (E, 2) rows: who sends, and whose forecast it is; sorted by the latter.
         weight: (E,), NaN unknown.
         masks: Gives, for the rows of a frame, the image (H, W) of whose each pixel is, from 1.
     """
@@ -111,8 +111,8 @@ class Layers(NamedTuple):
     box: np.ndarray
     probability: np.ndarray
     label: np.ndarray
-    edge: np.ndarray
-    weight: np.ndarray
+    edge: np.ndarray = np.empty((0, 2), np.int64)
+    weight: np.ndarray = np.empty(0)
     masks: Callable[[slice], np.ndarray] | None = None
 
     def rows(self, frame: int) -> slice:
@@ -122,7 +122,7 @@ class Layers(NamedTuple):
     def at(self, frame: int) -> Shown:
         """What is drawn over a frame."""
         rows = self.rows(frame)
-        first, last = np.searchsorted(self.frame[self.edge[:, 1]], [frame, frame + 1])
+        first, last = np.searchsorted(self.edge[:, 1], [rows.start, rows.stop])
         return Shown(
             self.box[rows],
             [str(name) for name in self.track[rows]],
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             raise DataError(f"--{option}", f"{value} is not within {low} and {high}", "correct it")
     if args.seconds is not None and args.seconds <= 0:
         raise DataError("--seconds", f"{args.seconds} is too little", "give more than 0")
-    source = Path(args.source)
+    source, dataset = Path(args.source), None
     if source.is_file():
         if source.suffix == ".arrow":
             layers = of_store(Prepared(source))
@@ -149,22 +149,22 @@ def run(args: argparse.Namespace) -> int:
             layers = of_forecasts(source)
         else:
             found = read_predictions(source)
+            dataset = found.meta["dataset"]
             layers = of_predictions(found, _scene(_named(args.clip), found.meta, args.root))
-            args.source = found.meta["dataset"]
     elif args.source in DATASETS:
-        layers = of_scene(_scene(_named(args.clip), {"dataset": args.source}, args.root))
+        dataset = args.source
+        layers = of_scene(_scene(_named(args.clip), {"dataset": dataset}, args.root))
     else:
         task, data = load_with_data(args.source, args.root)
         if isinstance(task, DecomposeTask):
             return _clips(task, data, args.out, args.clips)
         assert isinstance(task, IntentTask) and isinstance(data, IntentData)
-        meta = {"dataset": data.dataset, "protocol": data.protocol, "subset": data.subset}
+        dataset = data.dataset
+        meta = {"dataset": dataset, "protocol": data.protocol, "subset": data.subset}
         scene = _scene(_named(args.clip), meta, args.root or (data.root or None))
-        rate = RATES.get(data.dataset, scene.fps)
-        words = horizon_words(data.protocol, data.horizon, rate)
+        words = _asked(meta, data.horizon, scene)
         layers = of_everywhere(scene, forecast_scene(task, data, scene), task, words)
-        args.source = data.dataset
-    _render(args, layers)
+    _render(args, layers, dataset)
     print(args.out)
     return 0
 
@@ -193,6 +193,11 @@ def _scene(clip: str, meta: dict[str, Any], root: Path | str | None) -> Scene:
     raise DataError("--clip", f"no {clip!r} among {len(names)} videos of {dataset}", mend)
 
 
+def _asked(meta: dict[str, Any], horizon: int, scene: Scene) -> str:
+    """What is forecast of a scene, in words."""
+    return horizon_words(meta["protocol"], horizon, RATES.get(meta["dataset"], scene.fps))
+
+
 # --- What to draw
 
 
@@ -215,8 +220,6 @@ def of_scene(scene: Scene) -> Layers:
         scene.box[order],
         np.full(len(order), np.nan),
         np.where(person, scene.labels["cross"][order], -1),
-        np.empty((0, 2), np.int64),
-        np.empty(0),
     )
 
 
@@ -233,7 +236,7 @@ def of_everywhere(scene: Scene, found: Everywhere, task: IntentTask, words: str)
     layers.probability[target] = found.probability[:, -1]
     edge = np.stack([place(found.window, found.sender), target[found.window]], 1)
     kept = np.flatnonzero(edge[:, 0] >= 0)
-    kept = kept[np.argsort(layers.frame[edge[kept, 1]], kind="stable")]
+    kept = kept[np.argsort(edge[kept, 1], kind="stable")]
     return layers._replace(
         threshold=float(task.threshold),
         words=words,
@@ -244,20 +247,20 @@ def of_everywhere(scene: Scene, found: Everywhere, task: IntentTask, words: str)
 
 def of_predictions(found: Predictions, scene: Scene) -> Layers:
     """Predictions of a file, each from its last observed frame on, for half a second at most."""
-    layers, meta = of_scene(scene), found.meta
+    layers, meta, key = of_scene(scene), found.meta, _keys(scene)
     names = {name: k for k, name in enumerate(scene.track_ids)}
     rows = (found["horizon"] == found["horizon"].max()) & np.array(
         [video == scene.id for video in found.table["video"].to_pylist()], bool
     )
     who = [names.get(n, -1) for n in found.table.filter(rows)["pedestrian"].to_pylist()]
     number, last = np.array(who, np.int64), found["last_frame"][rows].astype(np.int64)
-    place = _find(_keys(scene), last * len(scene.kind) + number)
+    place = _find(key, last * len(scene.kind) + number)
     if (number < 0).any() or (place < 0).any():
         mend = "give the dataset that the predictions were made from"
         raise DataError(found.source, f"has forecasts of nobody in {scene.id}", mend)
     layers.probability[place] = found["probability"][rows]
     # On to the next rows of the same track.
-    track = _keys(scene) % max(len(scene.kind), 1)
+    track = key % max(len(scene.kind), 1)
     order = np.lexsort((layers.frame, track))
     known = np.where(np.isnan(layers.probability[order]), -1, np.arange(len(order)))
     last_known = np.maximum.accumulate(known) if len(known) else known
@@ -265,8 +268,7 @@ def of_predictions(found: Predictions, scene: Scene) -> Layers:
     age = layers.frame[order] - layers.frame[source]
     fresh = (last_known >= 0) & (track[order] == track[source]) & (age <= _HOLD * scene.fps)
     layers.probability[order] = np.where(fresh, layers.probability[source], np.nan)
-    rate = RATES.get(meta["dataset"], scene.fps)
-    words = horizon_words(meta["protocol"], int(found["horizon"].max()), rate)
+    words = _asked(meta, int(found["horizon"].max()), scene)
     return layers._replace(threshold=float(meta["threshold"]), words=words)
 
 
@@ -289,8 +291,6 @@ def of_forecasts(path: Path) -> Layers:
         np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], 1),
         table["probability"].to_numpy(),
         np.full(count, -1, np.int8),
-        np.empty((0, 2), np.int64),
-        np.empty(0),
     )
 
 
@@ -320,9 +320,7 @@ def of_store(prepared: Prepared) -> Layers:
         prepared.boxes(),
         np.full(count, np.nan),
         np.full(count, -1, np.int8),
-        np.empty((0, 2), np.int64),
-        np.empty(0),
-        masks,
+        masks=masks,
     )
 
 
@@ -343,7 +341,7 @@ def _find(key: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 # --- Drawing
 
 
-def _render(args: argparse.Namespace, layers: Layers) -> None:
+def _render(args: argparse.Namespace, layers: Layers, dataset: str | None) -> None:
     start = round(args.start * layers.fps)
     stop = layers.length
     if args.seconds is not None:
@@ -352,7 +350,7 @@ def _render(args: argparse.Namespace, layers: Layers) -> None:
         problem = f"{args.start} is after the end at {layers.length / layers.fps:.1f} s"
         raise DataError("--start", problem, "give less")
     overlay = Overlay(*layers.size, layers.fps, layers.threshold, layers.words, args.height)
-    video = _video(args, layers)
+    video = _video(args, layers, dataset)
     frames = _frames(layers, overlay.size, video, start, stop)
     if args.out.suffix == ".rrd":
         _rerun(args.out, layers, frames)
@@ -372,11 +370,11 @@ def _render(args: argparse.Namespace, layers: Layers) -> None:
                 write(picture)
 
 
-def _video(args: argparse.Namespace, layers: Layers) -> Video | None:
-    """The frames to draw over, if there are any."""
+def _video(args: argparse.Namespace, layers: Layers, dataset: str | None) -> Video | None:
+    """The frames to draw over, if there are any: those given, or the dataset's own."""
     path = args.video
-    if path is None and args.source in DATASETS:
-        path = clips_folder(args.source, args.root) / f"{layers.name}.mp4"
+    if path is None and dataset is not None:
+        path = clips_folder(dataset, args.root) / f"{layers.name}.mp4"
         path = path if path.is_file() else None
     if path is None:
         print("no frames to draw over; give them with --video")
@@ -473,7 +471,7 @@ def _rerun(path: Path, layers: Layers, frames: Iterator[tuple[int, np.ndarray | 
                 rr.LineStrips2D(
                     middle[shown.edge],
                     radii=0.5 + 10 * np.nan_to_num(np.abs(shown.weight)),
-                    colors=[OTHER if not w > 0 else overlay.colour(1.0) for w in shown.weight],
+                    colors=[edge_colour(weight) for weight in shown.weight],
                 ),
             )
             for name, p in zip(shown.name, shown.probability, strict=True):

@@ -6,6 +6,7 @@ these tables, and gets windows, graphs, models and reports.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from vidreason.data.jaad import FACTS, LABELS
+from vidreason.data.instances import bare_scene
 from vidreason.errors import DataError
-from vidreason.scene import KINDS, OCCLUSION, SIGNALS, Scene
+from vidreason.scene import KINDS, OCCLUSION, Scene
 
 SPLITS = ("train", "val", "test")
 TRACKS = tuple(kind for kind in KINDS if kind != "place")
@@ -35,7 +36,7 @@ _VIDEOS = {
     "height": pa.int64(),
     "length": pa.int64(),
 }
-_RATE = (20.0, 35.0)  # frames per second at which 30 frames are called a second
+_RATE = 20, 35  # frames per second at which 30 frames are called a second
 _MEND = "correct the table; datasets/boxes/README.md says what its columns hold"
 
 
@@ -163,11 +164,11 @@ def _check_videos(videos: Table, protocol: str) -> dict[str, int]:
     videos.refuse(abs(np.log(fps / fps[:1])) > np.log(1.3), words)
     if protocol != "stip":
         # 16 boxes are half a second, and the crossing is 30 to 60 frames away.
-        words = (
-            "fps {fps} is not within 20 and 35, and this protocol counts 30 frames as a second; "
-        )
+        low, high = _RATE
+        words = f"fps {{fps}} is not within {low} and {high}, "
+        words += "and this protocol counts 30 frames as a second; "
         words += "keep every Nth frame, or take the protocol stip"
-        videos.refuse((fps < _RATE[0]) | (fps > _RATE[1]), words)
+        videos.refuse((fps < low) | (fps > high), words)
     return {name: row for row, name in enumerate(column["video"].tolist())}
 
 
@@ -214,7 +215,7 @@ def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
     track = place[track]
     order = np.lexsort((column["frame"], track, video))
     track, video = track[order], video[order]
-    frame = column["frame"][order].astype(np.int32)
+    frame = column["frame"][order]
     again = np.zeros(len(order), bool)
     again[order[1:]] = (np.diff(track) == 0) & (np.diff(frame) == 0)
     boxes.refuse(again, "pedestrian {pedestrian!r} of video {video!r} is twice in frame {frame}")
@@ -227,7 +228,7 @@ def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
     changed[order[1:]] = (np.diff(track) == 0) & (np.diff(kind) != 0)
     boxes.refuse(changed, "kind {kind!r} differs from that of the same track before")
 
-    box = np.stack([column[name] for name in _CORNERS], 1)[order].astype(np.float32)
+    box = np.stack([column[name] for name in _CORNERS], 1)[order]
     person = kind == KINDS.index("person")
     cross = np.where(person, np.nan_to_num(column["crossing"][order], nan=-1), -1).astype(np.int8)
     occlusion = np.full(len(order), -1, np.int8)
@@ -241,40 +242,39 @@ def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
         _, begin, count = np.unique(track[rows], return_index=True, return_counts=True)
         offsets = np.append(begin, stop - start).astype(np.int64)
         about = {name: values[v] for name, values in videos.columns.items()}
-        labels = cross[rows]
-        unknown = np.full(len(labels), -1, np.int8)
+        bare = bare_scene(
+            str(about["video"]),
+            float(about["fps"]),
+            (int(about["width"]), int(about["height"])),
+            int(about["length"]),
+            tuple(who[c] for c in code[order[start + begin]]),
+            kind[rows][begin],
+            offsets,
+            frame[rows],
+            box[rows],
+            None,
+        )
         scenes.append(
-            Scene(
-                id=str(about["video"]),
-                fps=float(about["fps"]),
-                width=int(about["width"]),
-                height=int(about["height"]),
-                length=int(about["length"]),
+            replace(
+                bare,
                 attributes={name: str(about[name]) for name in extra},
-                ego_action=np.full(int(about["length"]), -1, np.int8),
-                signals=dict.fromkeys(SIGNALS, np.full(int(about["length"]), -1, np.int8)),
-                track_ids=tuple(who[c] for c in code[order[start + begin]]),
-                kind=kind[rows][begin],
-                facts=_facts(offsets, frame[rows], labels),
-                offsets=offsets,
-                frame=frame[rows],
-                box=box[rows],
-                cues={"occlusion": occlusion[rows]},
-                labels=dict.fromkeys(LABELS, unknown) | {"cross": labels},
+                facts=bare.facts | _facts(offsets, frame[rows], cross[rows]),
+                cues=bare.cues | {"occlusion": occlusion[rows]},
+                labels=bare.labels | {"cross": cross[rows]},
             )
         )
     return scenes
 
 
 def _facts(offsets: np.ndarray, frame: np.ndarray, cross: np.ndarray) -> dict[str, np.ndarray]:
-    """What is known of K tracks as wholes, (K,) int32 each."""
+    """What boxes say of K tracks as wholes, (K,) int32 each."""
     tracks = len(offsets) - 1
-    facts = {name: np.full(tracks, -1, np.int32) for name in FACTS}
+    crossing, point = np.full((2, tracks), -1, np.int32)
     track = np.repeat(np.arange(tracks), np.diff(offsets))
     marked = np.flatnonzero(cross == 1)
     crossers, first = np.unique(track[marked], return_index=True)
     known = np.bincount(track[cross >= 0], minlength=tracks) > 0
-    facts["crossing"][known] = 0
-    facts["crossing"][crossers] = 1
-    facts["crossing_point"][crossers] = frame[marked[first]]
-    return facts | {"behaviour": known.astype(np.int32)}
+    crossing[known] = 0
+    crossing[crossers] = 1
+    point[crossers] = frame[marked[first]]
+    return {"crossing": crossing, "crossing_point": point, "behaviour": known.astype(np.int32)}

@@ -164,7 +164,9 @@ class IntentData(pl.LightningDataModule):
         have = {
             "objects": any(np.isin(scene.kind, objects).any() for scene in scenes),
             "odometry": any(scene.odometry for scene in scenes),
-            "orientation": any(ORIENTATION[0] in scene.cues for scene in scenes),
+            "orientation": any(
+                np.any(scene.cues.get(ORIENTATION[0], np.int8(-1)) >= 0) for scene in scenes
+            ),
             "ego": any((scene.ego_action >= 0).any() for scene in scenes),
             "traffic": any(
                 (flag >= 0).any() for scene in scenes for flag in scene.signals.values()
