@@ -1,6 +1,7 @@
 """Clips of bright rectangles that move on black, and a segmenter that finds these."""
 
 import os
+import time
 
 import cv2
 import numpy as np
@@ -60,4 +61,12 @@ class Crash(Blobs):
     def __call__(self, frame, number):
         if frame.mean() > 200:
             os._exit(9)
+        return super().__call__(frame, number)
+
+
+class Slow(Blobs):
+    """Takes a second for a frame."""
+
+    def __call__(self, frame, number):
+        time.sleep(1)
         return super().__call__(frame, number)

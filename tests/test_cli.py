@@ -1,7 +1,9 @@
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import time
 from types import ModuleType
 
 import pytest
@@ -153,10 +155,47 @@ def test_a_bug_is_not_hidden(stub):
         cli.main(["data", "check", "jaad"])
 
 
-def test_interrupt_ends_with_130(stub, capsys):
-    stub("vidreason.data.check", run=fail(KeyboardInterrupt()))
-    assert cli.main(["data", "check", "jaad"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+@pytest.mark.parametrize("command", [["data", "check", "jaad"], ["fit"]])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("turned_into", [None, RuntimeError("a process died"), SystemExit(1)])
+def test_a_signal_ends_with_its_code(stub, capsys, command, number, code, turned_into):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+    def work(*_: object) -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if turned_into:
+                raise turned_into from None
+            raise
+
+    stub("vidreason.data.check", run=work)
+    stub("vidreason.train", main=work)
+    assert cli.main(command) == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"stopped by {number.name}") and said.count("\n") == 1
+    assert ("--resume" in said) == (command == ["fit"])
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_signal_that_a_destructor_swallows_is_heard(stub, capsys):
+    class Swallows:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work(args: argparse.Namespace) -> None:
+        Swallows()
+        time.sleep(10)
+
+    stub("vidreason.data.check", run=work)
+    assert cli.main(["data", "check", "jaad"]) == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+
+
+def test_too_little_memory_is_one_line(stub, capsys):
+    stub("vidreason.data.check", run=fail(MemoryError("Unable to allocate 9 TiB")))
+    assert cli.main(["data", "check", "jaad"]) == 1
+    assert capsys.readouterr().err == "error: memory: Unable to allocate 9 TiB; free some\n"
 
 
 PRINT = """

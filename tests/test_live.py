@@ -1,6 +1,7 @@
 """Forecasts of a video as it comes: the same as afterwards, whatever the rate and the order."""
 
 import dataclasses
+import signal
 
 import av
 import numpy as np
@@ -192,7 +193,7 @@ def test_a_failure_leaves_nothing_half_written(film, tmp_path, monkeypatch):
     def stumble(self, *args):
         calls.append(args)
         if len(calls) == 30:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return real(self, *args)
 
     real = Live.__call__

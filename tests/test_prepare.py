@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import blobs
+import groups
 import numpy as np
 import pytest
 from blobs import jobs
@@ -141,6 +142,37 @@ def test_two_processes_share_one_store(clips, tmp_path, undisturbed):
     told = [process.communicate()[0].split() for process in processes]
     assert sum(words.count("prepared") for words in told) == CLIPS
     assert content(tmp_path) == undisturbed
+
+
+STOP = """
+import sys
+from pathlib import Path
+from blobs import Slow, jobs
+from vidreason import cli, prepare
+if __name__ == "__main__":
+    store = Path(sys.argv[2])
+    prepare.run = lambda args: prepare.report(
+        prepare.run_jobs(jobs(Path(sys.argv[1]), store, Slow), 2), store
+    )
+    sys.exit(cli.main(["prepare", sys.argv[1], "--out", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_discards_what_is_in_hand(clips, tmp_path, undisturbed, number, everyone):
+    process = groups.start(["-c", STOP, clips, tmp_path])
+    while len(list(tmp_path.rglob(".*-clip*"))) < 2:  # both are at work
+        time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read()
+    (os.killpg if everyone else os.kill)(process.pid, number)
+    said = process.communicate(timeout=10)[1]
+    assert (process.returncode, said) == (
+        128 + number,
+        f"stopped by {number.name}; the same command goes on\n",
+    )
+    assert groups.gone(process)
+    assert content(tmp_path).keys() <= undisturbed.keys()
 
 
 def test_what_fails_costs_only_itself(clips, tmp_path, undisturbed):

@@ -1,6 +1,7 @@
 """`vidreason render`: everything that can be drawn over a video, and clips as pictures."""
 
 import dataclasses
+import signal
 import sys
 
 import av
@@ -305,7 +306,7 @@ def test_an_interruption_leaves_nothing_half_written(base, tmp_path, monkeypatch
     def stumble(self, *args):
         calls.append(args)
         if len(calls) == 20:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return real(self, *args)
 
     monkeypatch.setattr(Overlay, "__call__", stumble)

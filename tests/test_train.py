@@ -13,10 +13,11 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import groups
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -328,10 +329,30 @@ def test_any_number_of_workers_resumes_to_the_same_weights(
     assert all(torch.equal(cut[name], once[name]) for name in once)
 
 
-def test_signal_handlers_are_given_back(folder):
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    assert run("validate", "--run", folder)[0] == 0
-    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_processes_that_load_data_end_with_the_run_and_none_is_missed_silently(
+    number, tiny_root, tmp_path
+):
+    config = write(tmp_path / "c.yaml", on_jaad(tiny_root))
+    options = ["--data.workers=2", "--trainer.max_epochs=10000"]
+    options.append(f"--trainer.default_root_dir={tmp_path / 'run'}")
+    process = groups.start([__file__, "fit", "-c", config, *options])
+    while not (tmp_path / "run/checkpoints/last.ckpt").exists():
+        time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read()
+    if number == signal.SIGKILL:
+        # They come and go with each epoch, and one that is about to go does no harm.
+        while process.poll() is None:
+            for child in groups.children(process):
+                with suppress(ProcessLookupError):
+                    os.kill(child, number)
+        want = (1, "error: data.workers: a process that loads data died; set --data.workers 0, ")
+    else:
+        os.killpg(process.pid, number)  # as a terminal and a scheduler do
+        want = (128 + number, f"stopped by {number.name}; with --resume it goes on")
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == want[0] and said.startswith(want[1]) and said.count("\n") == 1
+    assert groups.gone(process)
 
 
 def test_fit_never_mixes_two_runs(config, folder, tmp_path):

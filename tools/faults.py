@@ -3,11 +3,12 @@
     python tools/faults.py resume --kills 20      # kill -9 at random times; same weights and table
     python tools/faults.py prepare                # each write and rename fails once, or is the last
     python tools/faults.py train                  # the same of a short training
+    python tools/faults.py results                # and of all that is made of a run
 
-Faults are put into a process of its own: an error of the system at its nth step on files, death at
-that step, or files that can't grow beyond some size, as on a full disk. Then the same command is
-given again, without faults, and must end as if nothing had happened. Prints a table; exits with 1
-if anything differs.
+Faults are put into a process of its own: an error of the system or a signal at its nth step on
+files, or files that can't grow beyond some size, as on a full disk. Then the same command is given
+again, without faults, and must end as if nothing had happened. Prints a table; exits with 1 if
+anything differs.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from rich.table import Table
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 KILL = "SIGKILL"
+SIGNALS = (KILL, "SIGTERM", "SIGINT")
 _LEAST = 4096  # bytes that what the process says must have room in
 
 
@@ -42,7 +44,7 @@ class Fault(NamedTuple):
     """What goes wrong: at the nth step on files, or when a file becomes too large.
 
     Attributes:
-        kind: `ENOSPC` or another error, or `SIGKILL`; `EFBIG` is a limit on the size of files.
+        kind: `ENOSPC` or another error, or a signal; `EFBIG` is a limit on the size of files.
         at: Step from 1, or bytes.
     """
 
@@ -50,8 +52,13 @@ class Fault(NamedTuple):
     at: int
 
     def ends(self, ended: "Ended") -> bool:
-        """Whether a process ended as it must: killed, or with an error that it said."""
-        return ended.code == (-signal.SIGKILL if self.kind == KILL else 1)
+        """Whether a process ended as it must: killed, stopped, or with an error that it said."""
+        if self.kind == KILL:
+            return ended.code == -signal.SIGKILL
+        code, words = 1, "error: "
+        if self.kind in SIGNALS:
+            code, words = 128 + getattr(signal, self.kind), f"stopped by {self.kind}"
+        return ended.code == code and any(x.startswith(words) for x in ended.said.splitlines())
 
 
 class Ended(NamedTuple):
@@ -98,8 +105,9 @@ def _steps(root: Path, fault: Fault | None, counter: int) -> Iterator[None]:
         done += 1
         os.write(counter, b".")
         if fault is not None and fault.kind != "EFBIG" and done == fault.at:
-            if fault.kind == KILL:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if fault.kind in SIGNALS:
+                os.kill(os.getpid(), getattr(signal, fault.kind))
+                return
             number = getattr(errno, fault.kind)
             raise OSError(number, os.strerror(number), str(path))
 
@@ -122,11 +130,11 @@ def _steps(root: Path, fault: Fault | None, counter: int) -> Iterator[None]:
     os.fsync = real
 
 
-def plans(steps: int, largest: int, sizes: int, each: int) -> list[Fault]:
-    """Errors and deaths at every step, so many of three kinds, and limits on the size of files."""
+def plans(steps: int, largest: int, sizes: int, kinds: Sequence[str], each: int) -> list[Fault]:
+    """Faults at every step, so many of the kinds by turns, and limits on the size of files."""
     limits = np.random.default_rng(0).integers(_LEAST, largest, sizes).tolist()
-    kinds = ("ENOSPC", KILL, "EIO")
-    found = [Fault(kinds[(at + k) % 3], at) for at in range(1, steps + 1) for k in range(each)]
+    count = len(kinds)
+    found = [Fault(kinds[(at + k) % count], at) for at in range(1, steps + 1) for k in range(each)]
     return found + [Fault("EFBIG", size) for size in limits]
 
 
@@ -155,8 +163,9 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
     assert counted.code == 0, counted.said
     want = content(whole)
     largest = max(path.stat().st_size for path in whole.rglob("*.arrow"))
+    kinds = ("ENOSPC", KILL, "EIO")
     found = []
-    for number, fault in enumerate(plans(counted.steps, largest, 24, 3)[::every]):
+    for number, fault in enumerate(plans(counted.steps, largest, 24, kinds, 3)[::every]):
         store = base / f"store{number}"
         ended = run(lambda store=store: _prepare(videos, store), store, fault)
         wrong = []
@@ -202,14 +211,13 @@ class Bright:
 
 
 def _prepare(videos: Path, store: Path) -> int:
-    from vidreason.prepare import Job, _outcome, find_videos
+    from vidreason.prepare import Job, _outcome, find_videos, report
 
-    done = [
-        _outcome(Job(name, path, store, "bright", Bright), True)
+    done = {
+        name: _outcome(Job(name, path, store, "bright", Bright), True)
         for name, path in find_videos([videos]).items()
-    ]
-    print(*done, sep="\n")
-    return int(any(word not in ("prepared", "kept") for word in done))
+    }
+    return report(done, store)
 
 
 # --- train
@@ -301,8 +309,9 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
     counted = run(lambda: cli.main(_line(config, whole)), whole, None)
     assert counted.code == 0, counted.said
     largest = (whole / "checkpoints/last.ckpt").stat().st_size
+    kinds = ("ENOSPC", KILL, "SIGTERM", "EIO")
     found = []
-    for number, fault in enumerate(plans(counted.steps, largest, 6, 1)[::every]):
+    for number, fault in enumerate(plans(counted.steps, largest, 6, kinds, 1)[::every]):
         folder = base / f"{system}{number}"
         ended = run(lambda folder=folder: cli.main(_line(config, folder)), folder, fault)
         wrong = []
@@ -321,6 +330,62 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
             wrong += differences(folder, whole)
         found.append((fault, ", ".join(wrong)))
     return found
+
+
+# --- what is made of a run
+
+
+def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
+    """Makes everything that is made of a run under each fault, or each Nth, over an older file."""
+    from vidreason import cli, report  # noqa: F401  heavy imports are the parent's
+
+    config, folder = _config(base, "intent"), base / "run"
+    small = ("--trainer.max_epochs", "1")
+    ended = run(lambda: cli.main(_line(config, folder, *small)), folder, None)
+    assert ended.code == 0, ended.said
+    found = []
+    for line, out in (
+        (["predict", "--run", str(folder)], folder / "predictions.parquet"),
+        (
+            ["evaluate", str(folder), "--root", str(base / "street"), "--bootstrap", "20"],
+            folder / "evaluation",
+        ),
+        (
+            ["report", str(folder), "--root", str(base / "street"), "--bootstrap", "20"],
+            base / "report.html",
+        ),
+        (["render", str(folder), "--clip", "video_0003", "--seconds", "0.3"], base / "clip.mp4"),
+        (["export", str(folder)], base / "weights"),
+    ):
+        if out.parent == base:
+            line = [*line, "--out", str(out)]
+        counted = run(lambda line=line: cli.main(line), base, None)
+        assert counted.code == 0, counted.said
+        whole = content(base)
+        for fault in plans(counted.steps, 40_000, 2, ("ENOSPC", KILL, "SIGTERM"), 2)[::every]:
+            ended = run(lambda line=line, f=fault: cli.main(line), base, fault)
+            wrong = []
+            if "Traceback" in ended.said:
+                wrong.append("traceback: " + ended.said.strip()[-300:])
+            seen = content(base)
+            if not (fault.ends(ended) or (not ended.code and seen == whole)):
+                wrong.append(f"{line[0]} ended with {ended.code}: {ended.said.strip()[-200:]}")
+            left = set(seen) - set(whole)
+            if any(seen.get(name) != digest for name, digest in whole.items()):
+                wrong.append(f"{line[0]} damaged the file that was there")
+            if left and fault.kind != KILL:
+                wrong.append(f"{line[0]} left {left}")
+            again = run(lambda line=line: cli.main(line), base, None)
+            seen = content(base)
+            if again.code or any(seen.get(name) != digest for name, digest in whole.items()):
+                wrong.append(f"{line[0]} again: {again.said.strip()[-200:]}")
+            for name in set(seen) - set(whole):
+                (base / name).unlink()
+            found.append((fault, ", ".join(wrong)))
+    return found
+
+
+# --- resume
 
 
 def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tuple[Fault, str]]:
@@ -371,7 +436,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("check", choices=("resume", "prepare", "train"))
+    parser.add_argument("check", choices=("resume", "prepare", "train", "results"))
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each system (20)")
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="only each Nth fault, to be quick (1)"
@@ -386,6 +451,8 @@ def main() -> int:
         results = {}
         if args.check == "prepare":
             results["prepare"] = check_prepare(base, args.every)
+        elif args.check == "results":
+            results["results"] = check_results(base, args.every)
         else:
             for system in CONFIGS:
                 results[system] = (

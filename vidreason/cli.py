@@ -6,11 +6,14 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vidreason import __version__
 from vidreason.errors import DataError
@@ -20,6 +23,11 @@ TRAIN = {
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
     "predict": "write a checkpoint's predictions as Parquet, and filmstrips of clips",
+}
+# How to go on with what a signal has stopped.
+_GO_ON = {
+    "fit": "with --resume it goes on after the last full epoch, if there was one",
+    "prepare": "the same command goes on",
 }
 
 
@@ -158,26 +166,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; wrong usage exits with 2, as argparse does.
 
     Returns:
-        0 done; 1 bad data or surroundings; 130 interrupted; 141 nobody reads the output.
+        0 done; 1 bad data or surroundings; 130 and 143 stopped by SIGINT and SIGTERM; 141 nobody
+        reads the output.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Taken out here, so that it may stand anywhere, also in a line handed over to Lightning.
     debug = "--debug" in arguments
-    try:
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    with _signals() as received:
         try:
-            return _run([argument for argument in arguments if argument != "--debug"])
-        finally:
-            _flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (DataError, OSError) as error:
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, BrokenPipeError):
-            return 141
-        print(f"error: {_line(error)}", file=sys.stderr)
-        return 1
+            try:
+                return _run(arguments)
+            finally:
+                _flush()
+        except BaseException as error:
+            if received:  # whatever came of it: Lightning makes it a SystemExit, processes die
+                mend = f"; {_GO_ON[arguments[0]]}" if arguments[0] in _GO_ON else ""
+                print(f"stopped by {signal.Signals(received[0]).name}{mend}", file=sys.stderr)
+                return 128 + received[0]
+            if not isinstance(error, DataError | OSError | MemoryError):
+                raise
+            if debug:
+                traceback.print_exc()
+            if isinstance(error, BrokenPipeError):
+                return 141
+            print(f"error: {_line(error)}", file=sys.stderr)
+            return 1
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt; yields a list of those that came."""
+    received: list[int] = []
+    over = threading.Event()
+
+    def stop(number: int, _: object) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def unraisable(lost: Any) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            # Raised in a destructor it goes no further, and the work would go on.
+            threading.Thread(target=again, daemon=True).start()
+        elif not received:  # destructors that are cut off complain, to no avail
+            hook(lost)
+
+    def again() -> None:
+        if not over.wait(0.1):
+            signal.pthread_kill(threading.main_thread().ident or 0, received[0])
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        over.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if not received:
+            sys.unraisablehook = hook
 
 
 def _flush() -> None:
@@ -189,7 +236,9 @@ def _flush() -> None:
         raise
 
 
-def _line(error: DataError | OSError) -> str:
+def _line(error: DataError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return str(DataError("memory", str(error) or "there is not enough", "free some"))
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return str(DataError(error.filename, error.strerror, "check the path and the disk"))
     return str(error) if isinstance(error, DataError) else " ".join(str(error).split())

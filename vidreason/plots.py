@@ -153,4 +153,6 @@ def _figure(title: str, xlabel: str, ylabel: str, below: bool = False) -> tuple[
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
     axes.legend(fontsize="small", loc="best")
     with write_atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        # An SVG would tell the time, and be another file each time.
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(temporary, dpi=150, metadata=metadata)

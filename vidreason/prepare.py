@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache, partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -183,6 +184,8 @@ _counter: Any = None
 def _start(counter: Any) -> None:
     global _counter
     _counter = counter
+    # The first process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _advance() -> None:
@@ -214,8 +217,6 @@ def _outcome(job: Job, wait: bool) -> str:
         return prepare_video(job, wait)
     except DataError as error:
         return str(error)
-    except KeyboardInterrupt:
-        return "interrupted"
     except Exception as error:  # a network may fail in any way; the other videos go on
         if isinstance(error, OSError) and error.strerror:
             return str(DataError(job.store, error.strerror, "mend that and run it again"))
@@ -251,6 +252,11 @@ def _run_local(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
                 waiting = wait_for(waiting, 0.5).not_done
                 bar.update(task, completed=counter.value)
             return {name: future.result() for future, name in futures.items()}
+        except KeyboardInterrupt:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
         finally:
             threads.shutdown(cancel_futures=True)
             for pool in free:

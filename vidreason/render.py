@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             raise DataError(f"--{option}", f"{value} is not within {low} and {high}", "correct it")
     if args.seconds is not None and args.seconds <= 0:
         raise DataError("--seconds", f"{args.seconds} is too little", "give more than 0")
-    source, dataset = Path(args.source), None
+    source, root, dataset = Path(args.source), args.root, None
     if source.is_file():
         if source.suffix == ".arrow":
             layers = of_store(Prepared(source))
@@ -150,21 +150,21 @@ def run(args: argparse.Namespace) -> int:
         else:
             found = read_predictions(source)
             dataset = found.meta["dataset"]
-            layers = of_predictions(found, _scene(_named(args.clip), found.meta, args.root))
+            layers = of_predictions(found, _scene(_named(args.clip), found.meta, root))
     elif args.source in DATASETS:
         dataset = args.source
-        layers = of_scene(_scene(_named(args.clip), {"dataset": dataset}, args.root))
+        layers = of_scene(_scene(_named(args.clip), {"dataset": dataset}, root))
     else:
-        task, data = load_with_data(args.source, args.root)
+        task, data = load_with_data(args.source, root)
         if isinstance(task, DecomposeTask):
             return _clips(task, data, args.out, args.clips)
         assert isinstance(task, IntentTask) and isinstance(data, IntentData)
-        dataset = data.dataset
+        dataset, root = data.dataset, data.root or None
         meta = {"dataset": dataset, "protocol": data.protocol, "subset": data.subset}
-        scene = _scene(_named(args.clip), meta, args.root or (data.root or None))
+        scene = _scene(_named(args.clip), meta, root)
         words = _asked(meta, data.horizon, scene)
         layers = of_everywhere(scene, forecast_scene(task, data, scene), task, words)
-    _render(args, layers, dataset)
+    _render(args, layers, clips_folder(dataset, root) if dataset else None)
     print(args.out)
     return 0
 
@@ -341,7 +341,7 @@ def _find(key: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 # --- Drawing
 
 
-def _render(args: argparse.Namespace, layers: Layers, dataset: str | None) -> None:
+def _render(args: argparse.Namespace, layers: Layers, clips: Path | None) -> None:
     start = round(args.start * layers.fps)
     stop = layers.length
     if args.seconds is not None:
@@ -350,7 +350,7 @@ def _render(args: argparse.Namespace, layers: Layers, dataset: str | None) -> No
         problem = f"{args.start} is after the end at {layers.length / layers.fps:.1f} s"
         raise DataError("--start", problem, "give less")
     overlay = Overlay(*layers.size, layers.fps, layers.threshold, layers.words, args.height)
-    video = _video(args, layers, dataset)
+    video = _video(args.video, layers, clips)
     frames = _frames(layers, overlay.size, video, start, stop)
     if args.out.suffix == ".rrd":
         _rerun(args.out, layers, frames)
@@ -370,12 +370,10 @@ def _render(args: argparse.Namespace, layers: Layers, dataset: str | None) -> No
                 write(picture)
 
 
-def _video(args: argparse.Namespace, layers: Layers, dataset: str | None) -> Video | None:
+def _video(path: Path | None, layers: Layers, clips: Path | None) -> Video | None:
     """The frames to draw over, if there are any: those given, or the dataset's own."""
-    path = args.video
-    if path is None and dataset is not None:
-        path = clips_folder(dataset, args.root) / f"{layers.name}.mp4"
-        path = path if path.is_file() else None
+    if path is None and clips and (own := clips / f"{layers.name}.mp4").is_file():
+        path = own
     if path is None:
         print("no frames to draw over; give them with --video")
         return None

@@ -9,14 +9,13 @@ last complete epoch as if nothing had happened.
 import argparse
 import logging
 import shlex
-import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -113,19 +112,12 @@ def main(argv: Sequence[str]) -> int:
         argv: The command line from the verb on.
 
     Returns:
-        0 done; 130 or 143 stopped by SIGINT or SIGTERM.
+        0, done.
 
     Raises:
-        DataError: Data, checkpoint or option that cannot be used.
+        DataError: Data, checkpoint or option that cannot be used; too little memory.
     """
     _calm()
-    received: list[int] = []
-
-    def stop(number: int, _: object) -> NoReturn:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         _CLI(_expand(list(argv)), shlex.join(["vidreason", *argv]))
     except MisconfigurationException as error:
@@ -136,18 +128,22 @@ def main(argv: Sequence[str]) -> int:
         raise _renamed(cause) from error
     except DataError as error:
         raise _renamed(error) from error
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        if not received:
+    except RuntimeError as error:
+        if (fault := _surroundings(error)) is None:
             raise
-        mend = ""
-        if argv[0] == "fit":
-            mend = "; with --resume it goes on after the last full epoch, if there was one"
-        print(f"stopped by {signal.Signals(received[0]).name}{mend}", file=sys.stderr)
-        return 128 + received[0]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        raise fault from error
     return 0
+
+
+def _surroundings(error: RuntimeError) -> DataError | None:
+    """What torch says of processes and memory, if it is that."""
+    text = str(error)
+    if "DataLoader worker" in text:
+        mend = "set --data.workers 0, or free memory; --resume goes on with a run"
+        return DataError("data.workers", "a process that loads data died", mend)
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text:
+        return DataError("memory", "there is not enough", "lower data.batch_size or data.workers")
+    return None
 
 
 def _calm() -> None:
