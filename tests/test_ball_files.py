@@ -639,6 +639,32 @@ def test_damaged_hdf5_is_refused(tmp_path):
         assert line(path).startswith("cannot be read as HDF5 (")
 
 
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external data", "virtual"])
+@pytest.mark.parametrize("split", ["", "training"])
+def test_hdf5_opens_no_other_file(tmp_path, kind, split):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    path, secret = tmp_path / "x.h5", tmp_path / "secret"
+    with h5py.File(secret, "w") as file:
+        file["positions"] = np.full((1, 3, 2, 2), 4.0)
+    with h5py.File(path, "w") as file:
+        group = file.create_group(split) if split else file
+        group["imgs"], group["sizes"] = np.zeros((1, 3, 8, 8, 3), np.uint8), np.ones((1, 2))
+        if kind == "external link":
+            group["positions"] = h5py.ExternalLink(secret, "positions")
+        elif kind == "soft link":
+            group["positions"] = h5py.SoftLink("/elsewhere")
+        elif kind == "external data":
+            group.create_dataset("positions", (1, 3, 2, 2), "f8", external=[(secret, 0, 96)])
+        else:
+            layout = h5py.VirtualLayout((1, 3, 2, 2), "f8")
+            layout[:] = h5py.VirtualSource(secret, "positions", (1, 3, 2, 2))
+            group.create_virtual_dataset("positions", layout)
+    assert line(path / split) == (
+        "positions: leads elsewhere (a link, or data outside the file); "
+        "copy what it leads to into the file"
+    )
+
+
 def test_hdf5_of_absurd_size_is_refused_unread(tmp_path):
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     for name, shape, expected in (

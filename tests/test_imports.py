@@ -20,7 +20,7 @@ SOURCES = {name: ast.parse(path.read_bytes(), path.name) for name, path in FILES
 # their `__init__` may be imported from anywhere below.
 LAYERS = [
     {"__init__", "errors", "scene", "clip", "processes"},
-    {"files", "store", "features", "metrics", "frame_metrics", "ball_metrics", "average"},
+    {"files", "tables", "store", "features", "metrics", "frame_metrics", "ball_metrics", "average"},
     {"models"},
     {"data"},
     {

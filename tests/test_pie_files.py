@@ -159,7 +159,7 @@ EDITS = {
     "occlusion": ("annotations", ">none<", ">some<", "occlusion='some' is not one of none"),
     "size": ("annotations", "<size>420<", "<size>none<", "meta/task lacks size"),
     "frame": ("annotations", "<size>420<", "<size>42<", "not a frame of 42"),
-    "box": ("annotations", 'xbr="', 'xbr="nan', "box attribute is not a number|not finite"),
+    "box": ("annotations", 'xbr="', 'xbr="nan', "is not a number|not finite"),
     "end": ("annotations", "</annotations>", "", "is not well-formed XML"),
     "two names": ("annotations", ">1_1_0<", ">1_1_9<", "boxes name '1_1_9' and '1_1_0'"),
     "crossing": ("annotations_attributes", 'crossing="1"', 'crossing="7"', "from -1 to 1"),

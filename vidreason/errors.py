@@ -24,9 +24,18 @@ class DataError(Exception):
         )
 
     def __str__(self) -> str:
-        where = f"{self.source}: {self.place}" if self.place else self.source
-        text = f"{where}: {self.problem}; {self.mend}"
+        # What a file has in a place of a word may be all of the file.
+        place, problem = (_cut(part) for part in (self.place, self.problem))
+        where = f"{self.source}: {place}" if place else self.source
+        text = f"{where}: {problem}; {self.mend}"
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+_LONGEST = 400  # characters
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def check_ranges(options: str, *values: tuple[str, float, float, float]) -> None:

@@ -21,6 +21,7 @@ from vidreason.errors import DataError
 from vidreason.files import write_atomic
 from vidreason.intent import IntentTask
 from vidreason.scene import Scene
+from vidreason.tables import check_facts, read_facts, read_table
 
 SCHEMA = pa.schema(
     [
@@ -174,10 +175,9 @@ def write_forecasts(path: Path, meta: Mapping[str, Any], ahead: np.ndarray) -> I
 def are_forecasts(path: Path) -> bool:
     """Whether a Parquet file holds forecasts of this kind, rather than predictions."""
     try:
-        meta = json.loads((pq.read_schema(path).metadata or {}).get(b"vidreason", b"null"))
-    except (OSError, ValueError, pa.ArrowException):
+        return read_facts(path, _AGAIN).get("kind") == "forecasts"
+    except DataError:
         return False
-    return isinstance(meta, dict) and meta.get("kind") == "forecasts"
 
 
 def read_forecasts(path: Path) -> Forecasts:
@@ -186,25 +186,15 @@ def read_forecasts(path: Path) -> Forecasts:
     Raises:
         DataError: Not such a file, or something in it is missing or wrong.
     """
-    if not path.is_file():
-        raise DataError(path, "no such file", _AGAIN)
-    if not are_forecasts(path):
+    table, meta = read_table(path, _AGAIN), read_facts(path, _AGAIN)
+    if meta.get("kind") != "forecasts":
         raise DataError(path, "holds no forecasts of a video", _AGAIN)
+    check_facts(path, meta, META, VERSION, _AGAIN)
     try:
-        table = pq.read_table(path)
-        meta = json.loads(table.schema.metadata[b"vidreason"])
         table = table.select(SCHEMA.names).cast(SCHEMA)
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        problem = f"is damaged ({str(error).splitlines()[0]})"
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        problem = f"has other columns ({str(error).splitlines()[0]})"
         raise DataError(path, problem, _AGAIN) from None
-    if meta.get("version") != VERSION:
-        problem = f"is of version {meta.get('version')}, this is version {VERSION}"
-        raise DataError(path, problem, _AGAIN)
-    for name, kind in META.items():
-        if not isinstance(meta.get(name), (int, float) if kind is float else kind):
-            raise DataError(
-                path, f"metadata {name}={meta.get(name)!r} is no {kind.__name__}", _AGAIN
-            )
     found = Forecasts(path, meta, table)
     probability, frame = found["probability"], found["frame"]
     if not ((probability >= 0) & (probability <= 1)).all():

@@ -98,7 +98,11 @@ def _load_yaml(text: str) -> Any:
                 names.add(name)
                 refuse_linked(name)
                 nodes.append((f"{name}.", value))
-    return _yaml(text)
+    try:
+        return _yaml(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        # Of dates and numbers that are none, and of odd keys.
+        raise yaml.YAMLError(str(error)) from None
 
 
 set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))

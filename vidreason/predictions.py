@@ -19,6 +19,7 @@ from vidreason.errors import DataError
 from vidreason.features import is_oracle
 from vidreason.files import write_atomic
 from vidreason.scene import Scene
+from vidreason.tables import check_facts, read_facts, read_table
 
 COLUMNS = {
     "video": pa.string(),
@@ -120,15 +121,8 @@ def read_predictions(path: Path) -> Predictions:
         DataError: Not such a file, or a column, entry or value is missing or wrong.
     """
     mend = "give a predictions file or a run folder"
-    if not path.is_file():
-        raise DataError(path, "no such file", mend)
-    try:
-        table = pq.read_table(path)
-        meta = json.loads((table.schema.metadata or {}).get(b"vidreason", b"null"))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        problem = f"cannot be read as Parquet ({str(error).splitlines()[0]})"
-        raise DataError(path, problem, mend) from None
-    if not isinstance(meta, dict):
+    table, meta = read_table(path, mend), read_facts(path, mend)
+    if not meta:
         raise DataError(path, "has no `vidreason` metadata", mend)
     return Predictions(path, meta, *_checked(path, table, meta))
 
@@ -161,13 +155,7 @@ def _need(path: Path, what: str, names: Sequence[str], given: Mapping[str, Any])
 
 def _checked(path: Path, table: pa.Table, meta: dict[str, Any]) -> tuple[pa.Table, np.ndarray]:
     """The table in its schema and order, and the cluster of each row."""
-    _need(path, "metadata", [*META, "version"], meta)
-    for name, kind in META.items():
-        if not isinstance(meta[name], (int, float) if kind is float else kind):
-            raise DataError(path, f"metadata {name}={meta[name]!r} is no {kind.__name__}", _MEND)
-    if meta["version"] != VERSION:
-        problem = f"has version {meta['version']}, this program reads {VERSION}"
-        raise DataError(path, problem, _MEND)
+    check_facts(path, meta, META, VERSION, _MEND)
     if not 0 <= meta["threshold"] <= 1:
         raise DataError(path, f"metadata threshold={meta['threshold']} is not in 0…1", _MEND)
 

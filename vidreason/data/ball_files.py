@@ -31,7 +31,7 @@ _AGAIN = "make or get the file again"
 # All come out of numpy for damaged files.
 _DAMAGE = (
     *(OSError, EOFError, ValueError, OverflowError, MemoryError, SyntaxError, RuntimeError),
-    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, KeyError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, KeyError, TypeError),
 )
 
 
@@ -324,9 +324,11 @@ def _read_hdf5(path: Path, file: Path, split: str) -> Balls:
         raise DataError(path, "needs h5py to be read", mend) from None
     try:
         with h5py.File(file) as opened:
+            _refuse_links(path, h5py, opened)
             if split and not isinstance(opened.get(split), h5py.Group):
                 raise DataError(file, f"has no group {split!r}", f"name one of {[*opened]}")
             group = opened[split] if split else opened
+            _refuse_links(path, h5py, group)
             data = {key: item for key, item in group.items() if isinstance(item, h5py.Dataset)}
             for key in ("positions", "sizes", "groups"):
                 if key in data and data[key].dtype.kind not in "iuf":
@@ -340,8 +342,19 @@ def _read_hdf5(path: Path, file: Path, split: str) -> Balls:
                 raise DataError(path, f"holds several splits, {', '.join(group)}", mend)
             problem = "has neither positions, sizes and imgs nor groups"
             raise DataError(path, problem, _FORMATS)
-    except (*_DAMAGE, TypeError) as error:
+    except _DAMAGE as error:
         raise DataError(path, f"cannot be read as HDF5 ({error})", _AGAIN) from None
+
+
+def _refuse_links(path: Path, h5py: Any, group: Any) -> None:
+    """HDF5 can lead to other files, and to any bytes of them; nothing has been opened yet."""
+    for key in group:
+        link = group.get(key, getlink=True)
+        plain = type(link) is h5py.HardLink
+        item = group[key] if plain else None
+        if not plain or isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            problem = "leads elsewhere (a link, or data outside the file)"
+            raise DataError(path, problem, "copy what it leads to into the file", str(key))
 
 
 def _read_gswm(path: Path, data: dict[str, Any]) -> Balls:

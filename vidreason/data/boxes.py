@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from vidreason.data.instances import bare_scene
 from vidreason.errors import DataError
 from vidreason.scene import KINDS, OCCLUSION, Scene
+from vidreason.tables import read_table
 
 SPLITS = ("train", "val", "test")
 TRACKS = tuple(kind for kind in KINDS if kind != "place")
@@ -116,10 +116,10 @@ def _read(
                 ),
             )
         else:
-            found = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            found = read_table(path, _MEND)
+        names = found.column_names
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(path, " ".join(str(error).split()), _MEND) from None
-    names = found.column_names
     missing = [column for column in needed if column not in names]
     strange = [column for column in names if known is not None and column not in types]
     if missing or strange or len(set(names)) < len(names):

@@ -46,8 +46,10 @@ def read_xml(path: Path) -> str:
         if _is_plain(data):
             return data.decode("ascii")
         return ElementTree.tostring(ElementTree.fromstring(data), "unicode")
-    except ExpatError as error:
-        place = f"line {error.lineno}, column {error.offset}"
+    except (ExpatError, ElementTree.ParseError) as error:
+        # ElementTree minds prefixes of names too, and has another place for the place.
+        line, column = getattr(error, "position", None) or (error.lineno, error.offset)
+        place = f"line {line}, column {column}"
         raise DataError(path, f"is not well-formed XML ({error})", _MEND, place) from None
     except (LookupError, ValueError) as error:
         raise DataError(path, f"has an unusable encoding ({error})", _MEND) from None
@@ -155,6 +157,14 @@ def code_of(path: Path, name: str, value: str, known: Sequence[str], place: str)
         raise DataError(path, problem, _CORRECT, place) from None
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii() and "_" not in text
+
+
 def box_numbers(
     path: Path,
     layout: list[str],
@@ -189,14 +199,21 @@ def box_numbers(
             corners = {name: seen[name] for name in ("xtl", "ytl", "xbr", "ybr")}
             raise DataError(path, f"{problem} {corners}", _CORRECT, place)
 
+    if not numbers:
+        return np.empty(0, np.int32), np.empty((0, 4), np.float32)
     try:
         flat = np.fromiter(map(float, numbers), np.float64, len(numbers))
-    except ValueError as error:
-        raise DataError(path, f"box attribute is not a number ({error})", _CORRECT) from None
-    table = flat.reshape(-1, len(names)) if names else np.empty((0, 1))
+        every = "".join(numbers)
+        fine = every.isascii() and "_" not in every  # Python takes 1_0 for ten
+    except ValueError:
+        fine = False
+    if not fine:
+        bad = np.array([not _is_number(number) for number in numbers])
+        first = int(bad.argmax())
+        problem = f"{names[first % len(names)]}={numbers[first]!r} is not a number, box"
+        fail(bad.reshape(-1, len(names)).any(1), problem)
+    table = flat.reshape(-1, len(names))
     column = {name: table[:, i] for i, name in enumerate(names)}
-    if not names:
-        return np.empty(0, np.int32), np.empty((0, 4), np.float32)
     box = np.stack([column[name] for name in ("xtl", "ytl", "xbr", "ybr")], axis=1)
     fail(~np.isfinite(box).all(1), "box is not finite")
     fail((box[:, 2:] <= box[:, :2]).any(1), "degenerate box")

@@ -19,13 +19,33 @@ from vidreason.data.jaad import CUES, FACTS, LABELS
 from vidreason.data.tracking import assign, box_iou
 from vidreason.errors import DataError
 from vidreason.scene import KINDS, OBJECTS, SIGNALS, Scene
+from vidreason.tables import check_facts, read_facts, read_table
 
 VERSION = 1
 SUFFIX = ".arrow"
 _BATCH = 64  # frames written at a time
+_MOST = 10**8  # frames of a video, and pixels
 _SAME = 0.5  # intersection over union of an annotated box and the instance in it
 _CORNERS = ("x1", "y1", "x2", "y2")
 _AGAIN = "make it again with `vidreason prepare`"
+
+
+_ABOUT = {"video": str, "fps": float, "width": int, "height": int, "length": int, "every": int}
+
+
+def _columns(features: int) -> pa.Schema:
+    return pa.schema(
+        [
+            ("frame", pa.int32()),
+            ("track", pa.int32()),
+            ("kind", pa.string()),
+            ("label", pa.string()),
+            ("score", pa.float32()),
+            *((name, pa.float32()) for name in _CORNERS),
+            ("mask", pa.list_(pa.int32())),
+            ("feature", pa.list_(pa.float16(), features)),
+        ]
+    )
 
 
 class Instances(NamedTuple):
@@ -58,19 +78,7 @@ class Writer:
 
     def __init__(self, path: Path, about: dict[str, Any], features: int) -> None:
         text = json.dumps({"version": VERSION, **about}, sort_keys=True)
-        self.schema = pa.schema(
-            [
-                ("frame", pa.int32()),
-                ("track", pa.int32()),
-                ("kind", pa.string()),
-                ("label", pa.string()),
-                ("score", pa.float32()),
-                *((name, pa.float32()) for name in _CORNERS),
-                ("mask", pa.list_(pa.int32())),
-                ("feature", pa.list_(pa.float16(), features)),
-            ],
-            {"vidreason": text},
-        )
+        self.schema = _columns(features).with_metadata({"vidreason": text})
         self.file = pa.ipc.new_file(path, self.schema)
         self.rows: list[dict[str, Any]] = []
 
@@ -147,11 +155,8 @@ class Prepared:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.about = about(path)
-        try:
-            self.table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            self.table.validate(full=True)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(path, f"is damaged ({error})", _AGAIN) from None
+        self.table = read_table(path, _AGAIN)
+        _check_columns(path, self.table)
         self.frame = self.table["frame"].to_numpy()
         self.length = int(self.about["length"])
         if len(self.frame) and not (
@@ -270,18 +275,27 @@ def about(path: Path) -> dict[str, Any]:
     Raises:
         DataError: Missing, damaged, or written by another version.
     """
-    if not path.is_file():
-        raise DataError(path, "no such file", "make it with `vidreason prepare`")
-    try:
-        with pa.memory_map(str(path)) as file:
-            text = (pa.ipc.open_file(file).schema.metadata or {}).get(b"vidreason", b"{}")
-        facts = dict(json.loads(text))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(path, f"is no Arrow file, or a damaged one ({error})", _AGAIN) from None
-    if facts.get("version") != VERSION:
-        problem = f"is of version {facts.get('version')}, this is version {VERSION}"
-        raise DataError(path, problem, _AGAIN)
+    facts = read_facts(path, _AGAIN)
+    check_facts(path, facts, _ABOUT, VERSION, _AGAIN)
+    for name in ("fps", "width", "height", "length", "every"):
+        if not 0 < facts[name] < _MOST:
+            raise DataError(path, f"metadata {name}={facts[name]} is out of range", _AGAIN)
     return facts
+
+
+def _check_columns(path: Path, table: pa.Table) -> None:
+    fields = {field.name: field.type for field in table.schema}
+    wide = fields.get("feature")
+    width = wide.list_size if wide is not None and pa.types.is_fixed_size_list(wide) else 0
+    for field in _columns(width):
+        if fields.get(field.name) != field.type:
+            problem = f"column {field.name} is {fields.get(field.name)}, expected {field.type}"
+            raise DataError(path, problem, _AGAIN)
+        if table[field.name].null_count:
+            raise DataError(path, f"column {field.name} has empty cells", _AGAIN)
+    box = np.stack([table[name].to_numpy() for name in _CORNERS])
+    if not np.isfinite(box).all():
+        raise DataError(path, "holds a box that is not finite", _AGAIN)
 
 
 def with_instances(scene: Scene, prepared: Prepared) -> Scene:

@@ -6,6 +6,7 @@ LSTMs", ICML 2015; the physics are those of the benchmark's generator.
 
 import hashlib
 import tokenize
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -178,7 +179,10 @@ def render(digits: Tensor, corner: Tensor, size: int) -> Tensor:
 
 
 # The latter three, too, come out of numpy for headers that are damaged.
-_NOT_NPY = (ValueError, EOFError, OSError, OverflowError, SyntaxError, tokenize.TokenError)
+_NOT_NPY = (
+    *(ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError),
+    *(MemoryError, tokenize.TokenError, zipfile.BadZipFile),
+)
 
 
 def read_official(path: Path) -> np.ndarray:

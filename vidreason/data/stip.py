@@ -195,7 +195,9 @@ def _segments(path: Path) -> np.ndarray:
             problem = f"{line.strip()[:60]!r} is no segment such as 00:05 -- 00:25"
             raise DataError(path, problem, _MEND, f"line {number}")
         spans.append((start, stop))
-    return np.array(spans, float).reshape(-1, 2)
+    if not spans:
+        raise DataError(path, "names no segment such as 00:05 -- 00:25", _MEND)
+    return np.array(spans, float)
 
 
 def _boxes(path: Path) -> _Boxes:

@@ -70,6 +70,8 @@ class Video:
                 if not container.streams.video:
                     raise DataError(self.path, "holds no video", "give a file that does")
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise DataError(self.path, "holds video of an unknown kind", _AGAIN)
                 stream.thread_type = "AUTO"
                 yield container, stream
         except (av.FFmpegError, ValueError) as error:
