@@ -163,7 +163,12 @@ EDITS = {
     "end": ("annotations", "</annotations>", "", "is not well-formed XML"),
     "two names": ("annotations", ">1_1_0<", ">1_1_9<", "boxes name '1_1_9' and '1_1_0'"),
     "crossing": ("annotations_attributes", 'crossing="1"', 'crossing="7"', "from -1 to 1"),
-    "point": ("annotations_attributes", 'crossing_point="', 'crossing_point="x', "is no number"),
+    "point": (
+        "annotations_attributes",
+        'crossing_point="',
+        'crossing_point="x',
+        "is no whole number",
+    ),
     "age": ("annotations_attributes", 'age="adult"', 'age="old"', "age='old' is not one of"),
     "intention": ("annotations_attributes", '"0.85"', '"85"', "intention_prob='85' is no number"),
     "speed": ("annotations_vehicle", 'OBD_speed="', 'OBD_speed="fast', "is not a number"),

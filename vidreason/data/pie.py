@@ -255,8 +255,10 @@ def _number(path: Path, values: Mapping[str, str], name: str, low: float, high: 
         value = float(values.get(name, "(missing)"))
     except ValueError:
         value = math.nan
-    if not low <= value <= high:
-        problem = f"{name}={values.get(name)!r} is no number from {low:g} to {high:g}"
+    whole = name != _PERCENT
+    if not low <= value <= high or (whole and value != int(value)):
+        kind = "whole number" if whole else "number"
+        problem = f"{name}={values.get(name)!r} is no {kind} from {low:g} to {high:g}"
         raise DataError(path, problem, _MEND, f"pedestrian {values['id']}")
     return value
 
@@ -293,7 +295,9 @@ def _odometry(path: Path, length: int) -> dict[str, np.ndarray]:
             try:
                 value = float(values.get(source, "nan")) * unit
             except ValueError:
+                value = math.inf
+            if math.isinf(value):
                 problem = f"{source}={values[source]!r} is not a number"
-                raise DataError(path, problem, _MEND, f"frame {number}") from None
-            found[name][int(number)] = value if math.isfinite(value) else np.nan
+                raise DataError(path, problem, _MEND, f"frame {number}")
+            found[name][int(number)] = value
     return found

@@ -1,0 +1,172 @@
+"""Tests of the tests: small changes to readers, writer and resume, most of which must be noticed.
+
+    python tools/mutants.py                       # 12 mutants of each module, at random
+    python tools/mutants.py files runs --each 40  # more of these
+
+A mutant is the module with one operator, number, condition or call changed. It is run, in a copy of
+the tree, against the tests of that module until one fails. Survivors are printed as they are found:
+each is either the same program in other words, or a test that is missing. Exits with 1 if fewer
+than --least are noticed.
+"""
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+TESTS = {
+    "data/cvat": ["jaad", "pie_files", "planted_faults"],
+    "data/jaad": ["jaad", "planted_faults"],
+    "data/pie": ["pie_files", "planted_faults", "parsers"],
+    "data/stip": ["stip_files", "planted_faults", "parsers"],
+    "data/boxes": ["boxes", "planted_faults", "parsers"],
+    "data/mnist": ["mnist", "parsers"],
+    "data/ball_files": ["ball_files", "planted_faults", "parsers"],
+    "data/instances": ["instances", "parsers", "prepare"],
+    "tables": ["evaluate", "forecasts", "instances", "parsers"],
+    "predictions": ["evaluate", "parsers"],
+    "store": ["jaad", "stip_files"],
+    "files": ["files"],
+    "data/loading": ["modules", "clips", "processes"],
+    "runs": ["train"],
+}
+SWAPS: dict[type, type] = {
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq},
+    **{ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot},
+    **{ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add},
+    **{ast.Mult: ast.FloorDiv, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd},
+}
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yields line, what was changed there, and the changed source, of every mutant."""
+    tree = ast.parse(source)
+    skipped = {
+        id(child)
+        for node in ast.walk(tree)
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if part is not None
+        for child in ast.walk(part)
+    }
+    for number, node in enumerate(ast.walk(tree)):
+        if id(node) in skipped:
+            continue
+        for what, change in _changes(node):
+            fresh = copy.deepcopy(tree)
+            change(list(ast.walk(fresh))[number])
+            ast.fix_missing_locations(fresh)
+            yield getattr(node, "lineno", 0), what, ast.unparse(fresh)
+
+
+def _changes(node: ast.AST) -> Iterator[tuple[str, object]]:
+    def swap(field: str, new: type, index: int | None = None) -> object:
+        def change(target: ast.AST) -> None:
+            if index is None:
+                setattr(target, field, new())
+            else:
+                getattr(target, field)[index] = new()
+
+        return change
+
+    if isinstance(node, ast.Compare):
+        for index, op in enumerate(node.ops):
+            if type(op) in SWAPS:
+                yield f"{ast.unparse(node)}: other operator", swap("ops", SWAPS[type(op)], index)
+    elif isinstance(node, ast.BoolOp | ast.BinOp | ast.AugAssign) and type(node.op) in SWAPS:
+        yield f"{ast.unparse(node)}: other operator", swap("op", SWAPS[type(node.op)])
+    elif isinstance(node, ast.If | ast.IfExp):
+        words = ast.unparse(node.test)
+        yield f"if {words}: never", lambda n: setattr(n, "test", ast.Constant(False))
+        yield f"if {words}: always", lambda n: setattr(n, "test", ast.Constant(True))
+    elif isinstance(node, ast.Constant) and type(node.value) is int:
+        yield f"{node.value}: one more", lambda n: setattr(n, "value", n.value + 1)
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        words = ast.unparse(node)
+        yield f"{words}: left out", lambda n: setattr(n, "value", ast.Constant(None))
+
+
+def main() -> int:
+    """Draws mutants, runs the tests on each, prints a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)} (all)")
+    parser.add_argument("--each", type=int, default=12, metavar="N", help="of a module (12)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="at a time (2)")
+    parser.add_argument("--least", type=float, default=0.9, metavar="SHARE", help="noticed (0.9)")
+    args = parser.parse_args()
+    names = args.modules or list(TESTS)
+    if unknown := set(names) - set(TESTS):
+        parser.error(f"no module {min(unknown)!r}; there are {', '.join(TESTS)}")
+    drawn = []
+    for name in names:
+        every = list(mutants((ROOT / f"vidreason/{name}.py").read_text()))
+        draw = random.Random(f"{args.seed} {name}")
+        drawn += [(name, *one) for one in draw.sample(every, min(args.each, len(every)))]
+    counts = {name: [0, 0] for name in names}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
+        trees: Queue[Path] = Queue()
+        for number in range(args.jobs):
+            tree = Path(folder, str(number))
+            shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "runs", "_build"))
+            trees.put(tree)
+
+        def noticed(mutant: tuple[str, int, str, str]) -> bool:
+            tree = trees.get()
+            name, _, _, source = mutant
+            path = tree / f"vidreason/{name}.py"
+            whole = path.read_text()
+            path.write_text(source)
+            tests = [f"tests/test_{test}.py" for test in TESTS[name]]
+            words = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not short_search", *tests]
+            environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+            environment.pop("VIDREASON_DATA", None)
+            line = [sys.executable, "-m", "pytest", *words]
+            try:
+                done = subprocess.run(
+                    line, cwd=tree, env=environment, capture_output=True, timeout=400
+                )
+                return done.returncode != 0
+            except subprocess.TimeoutExpired:
+                return True
+            finally:
+                path.write_text(whole)
+                trees.put(tree)
+
+        console = Console(stderr=True)
+        for mutant, found in zip(
+            drawn,
+            track(pool.map(noticed, drawn), "mutants", len(drawn), console=console),
+            strict=True,
+        ):
+            name, line, what, _ = mutant
+            counts[name][0] += 1
+            counts[name][1] += found
+            if not found:
+                print(f"survived: vidreason/{name}.py:{line}: {what}", flush=True)
+    table = Table("module", "mutants", "noticed", title=f"mutants, seed {args.seed}")
+    for name, (count, found) in counts.items():
+        table.add_row(name, str(count), str(found))
+    total, found = (sum(c[i] for c in counts.values()) for i in (0, 1))
+    table.add_row("all", str(total), f"{found} ({found / total:.0%})")
+    Console(width=100).print(table)
+    return int(found < args.least * total)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
