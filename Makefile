@@ -1,5 +1,6 @@
 # make demo   install and run the demo          make test    run the tests
 # make check  lint, formatting and types        make docs    build docs/_build/index.html
+# make audit  look the pinned versions up among known vulnerabilities (needs pypi.org)
 # make clean  remove the environment
 # With another interpreter: make demo PYTHON=python3.12
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo setup test check docs clean
+.PHONY: demo setup test check docs audit clean
 demo: $(VENV)/installed
 	$(BIN)/vidreason demo
 
@@ -25,6 +26,10 @@ check: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build
 	@echo docs/_build/index.html
+
+audit: $(VENV)/installed
+	@$(PIP) pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) docs/_build

@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import made
@@ -132,6 +133,27 @@ def test_crossing_points_without_a_box_move_to_the_box_before(copy, written):
     k = scene.track_ids.index("1_1_1")
     assert scene.facts["crossing_point"][k] == frames[-1]
     assert len(make_windows([scene], "benchmark"))
+    # Before the first box there is none, so that it moves to the first.
+    edit(copy, "annotations_attributes", f'crossing_point="{frames[-1] + 9}"', 'crossing_point="0"')
+    with pytest.warns(UserWarning, match="1 crossing points"):
+        assert read_video(copy, ONE).facts["crossing_point"][k] == frames[0] > 0
+
+
+def test_sound_files_are_read_without_a_word(copy):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_video(copy, ONE)
+
+
+def test_what_is_undefined_is_unknown(copy):
+    for name, word in (("action", "walking"), ("look", "looking")):
+        edit(
+            copy,
+            "annotations",
+            f'<attribute name="{name}">{word}<',
+            f'<attribute name="{name}">__undefined__<',
+        )
+        assert (read_video(copy, ONE).labels[name][:400] == -1).any()
 
 
 def test_without_odometry_it_is_unknown(copy):

@@ -126,6 +126,17 @@ def test_a_box_by_its_second_name_and_turned_corners(sequence):
     made.assert_same([read_sequence(sequence)], [before])
 
 
+def test_corners_outside_are_moved_to_the_edge(sequence):
+    def edit(content):
+        first, second, *_ = content["frames"].values()
+        first[0]["box"] |= {"x1": -3, "y1": -0.5}
+        second[0]["box"] |= {"x2": 1e4, "y2": 5e3}
+
+    change(sequence / FILE, edit)
+    box = read_sequence(sequence).box
+    assert box.min(0)[:2].tolist() == [0, 0] and box.max(0)[2:].tolist() == [1936, 1216]
+
+
 def test_without_a_list_of_segments_tracks_are_whole(sequence):
     (sequence / f"{ONE}.txt").unlink()
     scene = read_sequence(sequence)
