@@ -12,6 +12,7 @@ import pytest
 
 from vidreason import cli
 from vidreason.clip import Balls
+from vidreason.data import ball_files
 from vidreason.data import get as getting
 from vidreason.data.ball_files import read_balls, write_balls
 from vidreason.errors import DataError
@@ -499,6 +500,14 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):
     content[at : at + 4] = (2_000_000_000).to_bytes(4, "little")
     path.write_bytes(content)
     assert line(path) == SPLIT
+
+
+def test_states_are_counted_over_trajectories(tmp_path, monkeypatch):
+    path = dump(tmp_path / "x.json", world(*free(2, 3, 2), cx=400, cy=400))
+    monkeypatch.setattr(ball_files, "_MOST", 2 * 3 * 2)
+    read_balls(path)
+    monkeypatch.setattr(ball_files, "_MOST", 2 * 3 * 2 - 1)
+    assert line(path).startswith("more than 11 states")
 
 
 # HDF5

@@ -196,6 +196,16 @@ def test_files_that_cannot_be_used(tmp_path):
     pa.ipc.new_file(str(path), pa.schema([("x", pa.int8())])).close()
     with pytest.raises(DataError, match="lacks metadata video, fps, .*, version"):
         Prepared(path)
+    for wrong in (0, -30.0, 10**8):
+        write(path, fps=wrong)
+        with pytest.raises(DataError, match="fps=.* is out of range"):
+            Prepared(path)
+    for wrong in (None, "30", np.nan):
+        write(path, fps=wrong)
+        with pytest.raises(DataError, match="fps=.* is no float"):
+            Prepared(path)
+    write(path, fps=1)
+    Prepared(path)
     write(path)
     data = path.read_bytes()
     for share in (0.1, 0.5, 0.9, 0.99):
@@ -223,6 +233,18 @@ def test_rows_that_contradict_each_other_are_refused(tmp_path):
         Prepared(path)
     rewrite(frame=pa.array([f + 1000 for f in frame], pa.int32()))
     with pytest.raises(DataError, match="not of 150"):
+        Prepared(path)
+    for wrong in ([-1, *frame[1:]], [*frame[:-1], LENGTH]):
+        rewrite(frame=pa.array(wrong, pa.int32()))
+        with pytest.raises(DataError, match="not of 150"):
+            Prepared(path)
+    rewrite(frame=pa.array([0] * (len(frame) - 1) + [LENGTH - 1], pa.int32()))
+    Prepared(path)
+    rewrite(frame=pa.array(frame, pa.int32()), score=pa.array([None] * len(frame), pa.float32()))
+    with pytest.raises(DataError, match="column score has empty cells"):
+        Prepared(path)
+    rewrite(x2=pa.array([np.inf] * len(frame), pa.float32()))
+    with pytest.raises(DataError, match="a box that is not finite"):
         Prepared(path)
     rewrite(track=pa.array([0] * len(track), pa.int32()))
     with pytest.raises(DataError, match="twice in a frame"):
