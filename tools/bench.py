@@ -7,6 +7,7 @@
     python tools/bench.py prepare
     python tools/bench.py latency --weights jaad_all
     python tools/bench.py overlay
+    python tools/bench.py against --other ../before    # of another checkout, in turns
 
 CPU seconds are this process's own, so that a busy machine disturbs them little.
 """
@@ -15,6 +16,8 @@ import argparse
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
@@ -427,6 +430,51 @@ def latency(weights: str, runs: int, threads: int) -> None:
     Console().print(table)
 
 
+_AGAINST = """
+import statistics, sys, tempfile, time
+from pathlib import Path
+from vidreason.data.jaad import read_jaad
+start = time.process_time()
+read_jaad(Path(sys.argv[1]), cache=False)
+print(time.process_time() - start)
+from vidreason import cli, runs
+starts, begin = [], runs.RunFolder.on_train_batch_start
+def clocked(self, *args):
+    starts.append(time.process_time())
+    return begin(self, *args)
+runs.RunFolder.on_train_batch_start = clocked
+with tempfile.TemporaryDirectory() as folder:
+    options = ["--trainer.default_root_dir", folder, "--trainer.max_epochs", "1"]
+    options += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    options += ["--data.root", sys.argv[1], "--trainer.accelerator", "cpu"]
+    assert cli.main(["fit", "-c", sys.argv[2], *options]) == 0
+steps = [after - before for before, after in zip(starts, starts[1:])]
+print(1e3 * statistics.median(steps))
+"""
+
+
+def against(other: Path, root: Path, config: Path, runs: int) -> None:
+    """Reading JAAD without a cache, and a step of `fit`, by this checkout and another in turns."""
+    trees = {"here": Path(__file__).parent.parent, str(other): other.resolve()}
+    found: dict[str, list[list[float]]] = {name: [] for name in trees}
+    for number in range(runs):
+        for name, tree in list(trees.items())[:: 1 - 2 * (number % 2)]:
+            environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+            line = [sys.executable, "-c", _AGAINST, str(root.resolve()), str(config.resolve())]
+            done = subprocess.run(line, env=environment, cwd=tree, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            words = [line for line in done.stdout.splitlines() if line[:1].isdigit()]
+            found[name].append([float(word) for word in words])
+    table = Table(title=f"CPU time, median (least) of {runs} runs in turns")
+    for column in ("checkout", "reading JAAD, s", "step of fit, ms"):
+        table.add_column(column)
+    for name, rows in found.items():
+        cells = [f"{statistics.median(t):.2f} ({min(t):.2f})" for t in zip(*rows, strict=True)]
+        table.add_row(name, *cells)
+    Console().print(table)
+
+
 def _raw_bytes(column: pa.ChunkedArray) -> int:
     values = column.combine_chunks()
     if pa.types.is_string(values.type):
@@ -442,11 +490,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "what", choices=("read", "model", "step", "clips", "prepare", "latency", "overlay")
+        "what",
+        choices=("read", "model", "step", "clips", "prepare", "latency", "overlay", "against"),
     )
     parser.add_argument("--root", type=Path, help="folder of JAAD ($VIDREASON_DATA/jaad)")
     parser.add_argument("--config", type=Path, help="jaad_all, or moving_mnist_reference of step")
     parser.add_argument("--weights", default="jaad_all", help="of latency")
+    parser.add_argument("--other", type=Path, help="another checkout, of against")
     parser.add_argument("--runs", type=int, help="3, of latency 40")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=64)
@@ -458,6 +508,11 @@ def main() -> None:
         latency(args.weights, args.runs, args.threads)
     elif args.what == "overlay":
         overlay(args.runs)
+    elif args.what == "against":
+        if not args.other:
+            parser.error("against needs --other, the folder of another checkout")
+        config = args.config or CONFIGS / "intent" / "jaad_beh.yaml"
+        against(args.other, args.root or data_root("jaad"), config, args.runs)
     elif args.what == "prepare":
         prepare(args.runs)
     elif args.what == "clips":
