@@ -184,7 +184,7 @@ def test_another_video_than_was_annotated_is_refused(tmp_path):
 
 def test_files_that_cannot_be_used(tmp_path):
     path = tmp_path / "v.arrow"
-    with pytest.raises(DataError, match="no such file; make it again with"):
+    with pytest.raises(DataError, match="no such file; make it with"):
         Prepared(path)
     path.write_bytes(b"no arrow at all")
     with pytest.raises(DataError, match="cannot be read as an Arrow file"):

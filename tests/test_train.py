@@ -351,7 +351,10 @@ def test_processes_that_load_data_end_with_the_run_and_none_is_missed_silently(
         os.killpg(process.pid, number)  # as a terminal and a scheduler do
         want = (128 + number, f"stopped by {number.name}; with --resume it goes on")
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == want[0] and said.startswith(want[1]) and said.count("\n") == 1
+    *before, last = said.splitlines()
+    assert process.returncode == want[0] and last.startswith(want[1])
+    # A death is noticed anywhere, where Python may not let it be raised too.
+    assert not before or number == signal.SIGKILL
     assert groups.gone(process)
 
 

@@ -203,8 +203,8 @@ class RunFolder(Checkpoint):
         """Says what the run is made with, once data and checkpoint could be read."""
         if not trainer.is_global_zero:
             return
-        sweep(self.folder)
-        sweep(self.folder / "checkpoints")
+        for folder in (self.folder, *(p for p in self.folder.glob("*") if p.is_dir())):
+            sweep(folder)
         packages = ("torch", "pytorch-lightning", "torch-geometric", "pyro-ppl")
         run = {
             "command": self.command,

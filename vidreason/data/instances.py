@@ -275,6 +275,8 @@ def about(path: Path) -> dict[str, Any]:
     Raises:
         DataError: Missing, damaged, or written by another version.
     """
+    if not path.is_file():
+        raise DataError(path, "no such file", "make it with `vidreason prepare`")
     facts = read_facts(path, _AGAIN)
     check_facts(path, facts, _ABOUT, VERSION, _AGAIN)
     for name in ("fps", "width", "height", "length", "every"):
