@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -207,7 +207,8 @@ def _signals() -> Iterator[list[int]]:
     def unraisable(lost: Any) -> None:
         if isinstance(lost.exc_value, KeyboardInterrupt):
             # Raised in a destructor it goes no further, and the work would go on.
-            threading.Thread(target=again, daemon=True).start()
+            with suppress(RuntimeError):  # that torch raises wherever a process of its own dies
+                threading.Thread(target=again, daemon=True).start()
         elif not received:  # destructors that are cut off complain, to no avail
             hook(lost)
 
