@@ -186,7 +186,7 @@ def read_forecasts(path: Path) -> Forecasts:
     Raises:
         DataError: Not such a file, or something in it is missing or wrong.
     """
-    table, meta = read_table(path, _AGAIN), read_facts(path, _AGAIN)
+    table, meta = read_table(path, _AGAIN)
     if meta.get("kind") != "forecasts":
         raise DataError(path, "holds no forecasts of a video", _AGAIN)
     check_facts(path, meta, META, VERSION, _AGAIN)

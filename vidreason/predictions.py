@@ -19,7 +19,7 @@ from vidreason.errors import DataError
 from vidreason.features import is_oracle
 from vidreason.files import write_atomic
 from vidreason.scene import Scene
-from vidreason.tables import check_facts, read_facts, read_table
+from vidreason.tables import check_facts, read_table
 
 COLUMNS = {
     "video": pa.string(),
@@ -121,7 +121,7 @@ def read_predictions(path: Path) -> Predictions:
         DataError: Not such a file, or a column, entry or value is missing or wrong.
     """
     mend = "give a predictions file or a run folder"
-    table, meta = read_table(path, mend), read_facts(path, mend)
+    table, meta = read_table(path, mend)
     if not meta:
         raise DataError(path, "has no `vidreason` metadata", mend)
     return Predictions(path, meta, *_checked(path, table, meta))

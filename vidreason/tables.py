@@ -27,13 +27,13 @@ def read_facts(path: Path, mend: str) -> dict[str, Any]:
         DataError: Missing, or no such file.
     """
     with _refusing(path, mend):
-        schema = _mapped(path).schema if path.suffix == ".arrow" else pq.read_schema(path)
-        facts = json.loads((schema.metadata or {}).get(b"vidreason", b"null"))
-    return facts if isinstance(facts, dict) else {}
+        return _facts(_mapped(path).schema if path.suffix == ".arrow" else pq.read_schema(path))
 
 
-def read_table(path: Path, mend: str) -> pa.Table:
-    """The table, of which an Arrow file is mapped into memory; arguments as for `read_facts`.
+def read_table(path: Path, mend: str) -> tuple[pa.Table, dict[str, Any]]:
+    """The table and what it says of itself; arguments as for `read_facts`.
+
+    An Arrow file is mapped into memory.
 
     Raises:
         DataError: Missing, damaged, or with two columns of one name.
@@ -44,7 +44,12 @@ def read_table(path: Path, mend: str) -> pa.Table:
         table.validate(full=True)
         if len(set(table.column_names)) < len(table.column_names):
             raise ValueError("a column is there twice")
-    return table
+        return table, _facts(table.schema)
+
+
+def _facts(schema: pa.Schema) -> dict[str, Any]:
+    facts = json.loads((schema.metadata or {}).get(b"vidreason", b"null"))
+    return facts if isinstance(facts, dict) else {}
 
 
 def _mapped(path: Path) -> pa.ipc.RecordBatchFileReader:

@@ -116,7 +116,7 @@ def _read(
                 ),
             )
         else:
-            found = read_table(path, _MEND)
+            found, _ = read_table(path, _MEND)
         names = found.column_names
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(path, " ".join(str(error).split()), _MEND) from None

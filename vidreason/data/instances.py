@@ -155,7 +155,7 @@ class Prepared:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.about = about(path)
-        self.table = read_table(path, _AGAIN)
+        self.table, _ = read_table(path, _AGAIN)
         _check_columns(path, self.table)
         self.frame = self.table["frame"].to_numpy()
         self.length = int(self.about["length"])
