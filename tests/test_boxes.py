@@ -188,12 +188,24 @@ def test_a_wrong_video_is_named_in_one_line(tmp_path, column, value, problem):
     assert problem in str(caught.value)
 
 
-def test_rates_that_the_benchmark_does_not_mean_are_refused(tmp_path):
-    slow = with_value(VIDEO, "fps", 10, VIDEOS)
-    root = write(tmp_path / "m", [GOOD], [slow])
-    with pytest.raises(DataError, match="fps 10.0 is not within 20 and 35"):
+@pytest.mark.parametrize(
+    "corners", [(-9, 2, 0, 40), (1, -9, 30, 0), (100, 2, 130, 40), (1, 80, 30, 90)]
+)
+def test_a_box_that_touches_the_image_from_outside_is_out_of_it(tmp_path, corners):
+    row = [*GOOD[:2], 4, *corners, *GOOD[7:]]
+    with pytest.raises(DataError, match=r"line 3: box .* is outside of the image"):
+        read_boxes(write(tmp_path / "m", [GOOD, row], [VIDEO]), "benchmark")
+
+
+@pytest.mark.parametrize("fps", [10, 19.9, 35.1])
+def test_rates_that_the_benchmark_does_not_mean_are_refused(tmp_path, fps):
+    root = write(tmp_path / "m", [GOOD], [with_value(VIDEO, "fps", fps, VIDEOS)])
+    with pytest.raises(DataError, match=rf"fps {float(fps)} is not within 20 and 35"):
         read_boxes(root, "benchmark")
-    assert read_boxes(root, "stip")[0][0].fps == 10
+    assert read_boxes(root, "stip")[0][0].fps == fps
+    for allowed in (20, 35):
+        root = write(tmp_path / str(allowed), [GOOD], [with_value(VIDEO, "fps", allowed, VIDEOS)])
+        assert read_boxes(root, "benchmark")[0][0].fps == allowed
 
 
 def test_missing_files_columns_and_splits_are_named(tmp_path, capsys):

@@ -38,6 +38,8 @@ def test_videos_are_read_as_they_were_written(written):
         made = truth[scene.id]
         found = dict(scene.rows())
         assert (scene.width, scene.height, scene.length, scene.fps) == (1920, 1080, 420, 30)
+        for unknown in (scene.ego_action, *scene.signals.values()):
+            assert unknown.shape == (420,) and (unknown == -1).all()
         assert len(found) == len(made["people"]) + len(made["things"])
         for frames, box, tags, facts in made["people"]:
             rows, k = found[facts["id"]], scene.track_ids.index(facts["id"])
@@ -123,6 +125,15 @@ def test_boxes_where_a_track_is_interrupted_are_none(copy, written):
     assert scene.frame[rows].tolist() == [f for f in frames if f not in gone]
 
 
+def test_a_track_that_is_interrupted_everywhere_is_none(copy, written):
+    head, sep, rest = (text := annotation_path(copy, "annotations", ONE).read_text()).partition(
+        "</track>"
+    )
+    edit(copy, "annotations", text, head.replace('outside="0"', 'outside="1"') + sep + rest)
+    names = [facts["id"] for *_, facts in written[1][ONE]["people"]]
+    assert [name for name in names if name not in read_video(copy, ONE).track_ids] == ["1_1_0"]
+
+
 def test_crossing_points_without_a_box_move_to_the_box_before(copy, written):
     *_, facts = written[1][ONE]["people"][1]
     frames = written[1][ONE]["people"][1][0]
@@ -204,6 +215,12 @@ def test_bad_content_is_named(copy, folder, old, new, problem):
     with pytest.raises(DataError, match=problem) as error:
         read_video(copy, ONE)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_two_tracks_of_one_name_are_refused(copy):
+    edit(copy, "annotations", ">1_1_1<", ">1_1_0<", -1)
+    with pytest.raises(DataError, match="track '1_1_0' occurs twice"):
+        read_video(copy, ONE)
 
 
 def test_missing_files_and_folders(copy, tmp_path):

@@ -5,8 +5,9 @@
 
 A mutant is the module with one operator, number, condition or call changed. It is run, in a copy of
 the tree, against the tests of that module until one fails. Survivors are printed as they are found:
-each is either the same program in other words, or a test that is missing. Exits with 1 if fewer
-than --least are noticed.
+each is either the same program in other words, or a test that is missing. Left out are the line
+that a warning points to and limits that are one more (2**30 + 1 bytes). Exits with 1 if fewer than
+--least are noticed.
 """
 
 import argparse
@@ -58,8 +59,7 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
     skipped = {
         id(child)
         for node in ast.walk(tree)
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None))
-        if part is not None
+        for part in _of_no_effect(node)
         for child in ast.walk(part)
     }
     for number, node in enumerate(ast.walk(tree)):
@@ -67,9 +67,21 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
             continue
         for what, change in _changes(node):
             fresh = copy.deepcopy(tree)
-            change(list(ast.walk(fresh))[number])
+            target = list(ast.walk(fresh))[number]
+            change(target)
             ast.fix_missing_locations(fresh)
+            if isinstance(node, ast.Compare | ast.BoolOp | ast.BinOp | ast.AugAssign):
+                what = f"{what}: {ast.unparse(target)}"
             yield getattr(node, "lineno", 0), what, ast.unparse(fresh)
+
+
+def _of_no_effect(node: ast.AST) -> Iterator[ast.AST]:
+    yield from (p for f in ("annotation", "returns") if (p := getattr(node, f, None)) is not None)
+    match node:
+        case ast.keyword(arg="stacklevel") | ast.BinOp(ast.Constant(), ast.Pow() | ast.LShift()):
+            yield node
+        case ast.Constant(int(value)) if value >= 1000:
+            yield node
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, object]]:
@@ -85,9 +97,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, object]]:
     if isinstance(node, ast.Compare):
         for index, op in enumerate(node.ops):
             if type(op) in SWAPS:
-                yield f"{ast.unparse(node)}: other operator", swap("ops", SWAPS[type(op)], index)
+                yield ast.unparse(node), swap("ops", SWAPS[type(op)], index)
     elif isinstance(node, ast.BoolOp | ast.BinOp | ast.AugAssign) and type(node.op) in SWAPS:
-        yield f"{ast.unparse(node)}: other operator", swap("op", SWAPS[type(node.op)])
+        yield ast.unparse(node), swap("op", SWAPS[type(node.op)])
     elif isinstance(node, ast.If | ast.IfExp):
         words = ast.unparse(node.test)
         yield f"if {words}: never", lambda n: setattr(n, "test", ast.Constant(False))
