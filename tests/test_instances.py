@@ -246,8 +246,13 @@ def test_rows_that_contradict_each_other_are_refused(tmp_path):
     rewrite(x2=pa.array([np.inf] * len(frame), pa.float32()))
     with pytest.raises(DataError, match="a box that is not finite"):
         Prepared(path)
-    rewrite(track=pa.array([0] * len(track), pa.int32()))
+    kind = table["kind"].to_pylist()
+    # Each of the two alone: all are one person, and one of a track's rows is another thing.
+    rewrite(track=pa.array([0] * len(track), pa.int32()), kind=["person"] * len(kind))
     with pytest.raises(DataError, match="twice in a frame"):
+        Prepared(path).scene()
+    rewrite(kind=[*kind[:-1], "traffic_light"])
+    with pytest.raises(DataError, match="changes its kind"):
         Prepared(path).scene()
     rewrite(kind=["ghost"] * len(track))
     with pytest.raises(DataError, match="kind 'ghost'"):

@@ -160,7 +160,7 @@ class Prepared:
         self.frame = self.table["frame"].to_numpy()
         self.length = int(self.about["length"])
         if len(self.frame) and not (
-            (np.diff(self.frame) >= 0).all() and 0 <= self.frame[0] <= self.frame[-1] < self.length
+            (np.diff(self.frame) >= 0).all() and self.frame[0] >= 0 and self.frame[-1] < self.length
         ):
             raise DataError(path, f"frames are not sorted, or not of {self.length}", _AGAIN)
 
