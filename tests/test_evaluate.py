@@ -3,6 +3,7 @@ import json
 import sys
 import types
 
+import made
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,6 +80,26 @@ def values(numbers):
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch):
     monkeypatch.delenv("VIDREASON_DATA", raising=False)
+
+
+def test_horizons_are_frames_under_stip_and_the_one_question_else():
+    scenes = made.scenes(7)
+    for protocol in ("benchmark", "stip"):
+        windows = make_windows(scenes, protocol)
+        answer = windows.label[:, windows.observed :]
+        probability = np.random.default_rng(0).random(answer.shape)
+        found = prediction_columns(windows, scenes, probability)
+        want = {}
+        for row in range(len(windows)):
+            scene = scenes[windows.scene[row]]
+            who = scene.id, scene.track_ids[windows.track[row]], windows.last_frame[row]
+            for k in range(windows.horizon):
+                if answer[row, k] >= 0:
+                    ahead = k + 1 if protocol == "stip" else 0
+                    want[*who, ahead] = (probability[row, k], answer[row, k], windows.clean[row])
+        names = ("video", "pedestrian", "last_frame", "horizon", "probability", "label", "clean")
+        rows = list(zip(*(found[name] for name in names), strict=True))
+        assert {row[:4]: row[4:] for row in rows} == want and len(rows) == len(want) > 9
 
 
 def test_file_is_sorted_and_complete(tmp_path):
@@ -389,6 +410,14 @@ def test_refuses_other_files(tmp_path, capsys):
         run(capsys, file, file)
     with pytest.raises(DataError, match="--bootstrap"):
         run(capsys, file, "--bootstrap", 0)
+
+
+def test_probabilities_of_0_and_1_are_some_and_only_the_benchmark_knows_clean(tmp_path):
+    rows = {name: value for name, value in columns().items() if name != "clean"}
+    rows["probability"] = np.array([0.0, 1.0, 0.5, 1.0])
+    found = read_predictions(write(tmp_path / "a.parquet", rows, protocol="stip"))
+    assert sorted(found["probability"].tolist()) == [0, 0.5, 1, 1]
+    assert "clean" not in found.table.column_names
 
 
 def test_nothing_is_written_if_the_columns_are_wrong(tmp_path):

@@ -331,6 +331,12 @@ def test_a_damaged_tar_inside_sound_compression_is_refused(tmp_path):
         unpack(tmp_path / "cut.gz", tmp_path / "root")
 
 
+def test_what_is_no_archive_is_named_so(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"\x7fELF and more")
+    with pytest.raises(DataError, match=r"is not a \.tar\.xz, \.tar\.gz or \.zip; check"):
+        unpack(tmp_path / "a.zip", tmp_path / "root")
+
+
 def test_unpack_leaves_a_folder_in_use_alone(tmp_path):
     archive = pack(tmp_path / "a.zip", TREE)
     (tmp_path / "root").mkdir()

@@ -131,8 +131,8 @@ def annotated(length=LENGTH, size=(WIDTH, HEIGHT)):
     )
 
 
-def prepare(path, scene, every=1):
-    """What a segmenter sees of it: the first person, one pixel off, and a car."""
+def prepare(path, scene, every=1, tracks=(4, 9)):
+    """What a segmenter sees of it: a car, and the first person, one pixel off."""
     with Writer(path, {**ABOUT, "length": scene.length, "every": every}, 2) as writer:
         for frame in range(0, scene.length, every):
             image = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -143,13 +143,14 @@ def prepare(path, scene, every=1):
             features[0], features[1] = frame + 1, image
             kinds = np.array([KINDS.index("vehicle"), KINDS.index("person")], np.int8)
             found = Instances(image, ["car", "man"], kinds, np.ones(2, np.float32), features)
-            add(writer, frame, found, np.array([4, 9]))
+            add(writer, frame, found, np.array(tracks))
 
 
+@pytest.mark.parametrize("tracks", [(4, 9), (4, 1)], ids=["car first", "person first"])
 @pytest.mark.parametrize("every", [1, 4])
-def test_annotated_people_take_over_what_was_segmented(tmp_path, every):
+def test_annotated_people_take_over_what_was_segmented(tmp_path, every, tracks):
     scene = annotated()
-    prepare(tmp_path / "v.arrow", scene, every)
+    prepare(tmp_path / "v.arrow", scene, every, tracks)
     both = with_instances(scene, Prepared(tmp_path / "v.arrow"))
     looked = np.arange(LENGTH) // every * every
     # Everybody moves on by a pixel a frame, so until the next look the last match holds.

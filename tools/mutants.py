@@ -38,7 +38,7 @@ TESTS = {
     "data/mnist": ["mnist", "parsers"],
     "data/ball_files": ["ball_files", "planted_faults", "parsers"],
     "data/instances": ["instances", "parsers", "prepare"],
-    "tables": ["evaluate", "forecasts", "instances", "parsers"],
+    "tables": ["tables", "evaluate", "parsers"],
     "predictions": ["evaluate", "parsers"],
     "store": ["jaad", "stip_files"],
     "files": ["files"],
