@@ -109,6 +109,26 @@ def changed(scene, **columns):
     return dataclasses.replace(scene, **(columns | tables))
 
 
+def assert_sound(scene):
+    """Holds a scene against what `Scene` promises of its columns: sizes, order, unknown is -1."""
+    tracks, boxes = len(scene.kind), len(scene.frame)
+    assert len(set(scene.track_ids)) == len(scene.track_ids) == tracks
+    assert scene.offsets[0] == 0 and scene.offsets[-1] == boxes
+    assert len(scene.offsets) == tracks + 1 and (np.diff(scene.offsets) > 0).all()
+    later = np.setdiff1d(np.arange(1, boxes), scene.offsets)
+    assert (np.diff(scene.frame, prepend=-1)[later] > 0).all()
+    assert scene.box.shape == (boxes, 4) and np.isfinite(scene.box).all()
+    assert not boxes or 0 <= scene.frame.min() <= scene.frame.max() < scene.length
+    coded = {
+        scene.length: [scene.ego_action, *scene.signals.values()],
+        tracks: [scene.kind, *scene.facts.values()],
+        boxes: [*scene.cues.values(), *scene.labels.values()],
+    }
+    for size, columns in coded.items():
+        for column in columns:
+            assert len(column) == size and (column >= -1).all()
+
+
 def assert_same(one, other):
     """Compares every column of two lists of scenes, with its type."""
     assert len(one) == len(other)

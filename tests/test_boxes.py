@@ -44,6 +44,8 @@ def test_windows_and_graphs_are_those_of_the_scenes_written(streets, tmp_path, p
         want.append(dataclasses.replace(scene, facts=facts))
     found, split = read_boxes(write(tmp_path / "mine", *rows_of(streets)), protocol)
     assert set(split.values()) == {"train"}
+    for scene in found:
+        made.assert_sound(scene)
     a, b = windows_of(want, protocol), windows_of(found, protocol)
     assert len(a) > 100 and (a.label == 1).any()
     for name in ("scene", "track", "row", "first_frame", "last_frame", "time_to_event", "label"):

@@ -102,7 +102,7 @@ def test_the_influence_of_a_neighbour_is_what_changes_without_them(data, net):
     scene = max(data.scenes["test"], key=lambda one: len(one.kind))
     found = forecasts.forecast_scene(task, data, scene)
     assert len(np.unique(found.sender)) > 2 and np.abs(found.change).max() > 1e-5
-    for track in np.unique(found.sender)[:4]:
+    for track in np.unique(found.sender)[:2]:
         rest = forecasts.forecast_scene(task, data, without(scene, track))
         left = [k for k in range(len(scene.kind)) if k != track]
         keys = ((left[k], f) for k, f in zip(rest.track, rest.frame, strict=True))

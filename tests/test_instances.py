@@ -103,6 +103,7 @@ def test_scene_is_the_rows_by_track(tmp_path, every):
             seen.add((scene.frame[row] * every, int(name)))
     assert seen == {(frame, int(t)) for frame, (_, track) in put.items() for t in track}
     assert scene.image.shape == (len(scene.frame), 4)
+    made.assert_sound(scene)
     assert all((column == -1).all() for column in (*scene.labels.values(), *scene.facts.values()))
 
 
@@ -156,6 +157,7 @@ def test_annotated_people_take_over_what_was_segmented(tmp_path, every, tracks):
     # Everybody moves on by a pixel a frame, so until the next look the last match holds.
     assert both.image[:LENGTH].tolist() == [[f + 1.0, 2.0] for f in looked]
     assert not both.image[LENGTH : 2 * LENGTH].any()
+    made.assert_sound(both)
     assert both.track_ids == (*scene.track_ids, "segment 4")
     assert KINDS[both.kind[-1]] == "vehicle"
     rows = slice(*both.offsets[-2:])

@@ -35,13 +35,13 @@ def test_videos_are_read_as_they_were_written(written):
     scenes = read_pie(root, cache=False)
     assert [scene.id for scene in scenes] == list(truth)
     for scene in scenes:
-        made = truth[scene.id]
+        put = truth[scene.id]
         found = dict(scene.rows())
         assert (scene.width, scene.height, scene.length, scene.fps) == (1920, 1080, 420, 30)
-        for unknown in (scene.ego_action, *scene.signals.values()):
-            assert unknown.shape == (420,) and (unknown == -1).all()
-        assert len(found) == len(made["people"]) + len(made["things"])
-        for frames, box, tags, facts in made["people"]:
+        made.assert_sound(scene)
+        assert (np.stack([scene.ego_action, *scene.signals.values()]) == -1).all()
+        assert len(found) == len(put["people"]) + len(put["things"])
+        for frames, box, tags, facts in put["people"]:
             rows, k = found[facts["id"]], scene.track_ids.index(facts["id"])
             assert scene.frame[rows].tolist() == frames.tolist()
             np.testing.assert_allclose(scene.box[rows], box, rtol=1e-6)
@@ -65,7 +65,7 @@ def test_videos_are_read_as_they_were_written(written):
             for name in ("crossing", "crossing_point", "critical_point", "num_lanes"):
                 assert scene.facts[name][k] == facts[name]
             assert scene.facts["intention_prob"][k] == round(100 * facts["intention_prob"])
-        for label, frames, box, tags in made["things"]:
+        for label, frames, box, tags in put["things"]:
             rows, k = found[tags[0]["id"]], scene.track_ids.index(tags[0]["id"])
             assert KINDS[scene.kind[k]] == KIND.get(label, label)
             assert scene.frame[rows].tolist() == frames.tolist()
@@ -73,10 +73,8 @@ def test_videos_are_read_as_they_were_written(written):
             want = [LIGHTS.index(t["state"]) if t.get("state") in LIGHTS else -1 for t in tags]
             assert scene.cues["light"][rows].tolist() == want
             assert (scene.labels["cross"][rows] == -1).all() and scene.facts["behaviour"][k] == 0
-        np.testing.assert_allclose(scene.odometry["speed"], made["speed"] / 3.6, rtol=1e-5)
-        np.testing.assert_allclose(
-            scene.odometry["heading"], np.radians(made["heading"]), rtol=1e-5
-        )
+        np.testing.assert_allclose(scene.odometry["speed"], put["speed"] / 3.6, rtol=1e-5)
+        np.testing.assert_allclose(scene.odometry["heading"], np.radians(put["heading"]), rtol=1e-5)
 
 
 def test_the_cache_gives_the_same(copy):
@@ -194,6 +192,12 @@ EDITS = {
     "frame": ("annotations", "<size>420<", "<size>42<", "not a frame of 42"),
     "box": ("annotations", 'xbr="', 'xbr="nan', "is not a number|not finite"),
     "end": ("annotations", "</annotations>", "", "is not well-formed XML"),
+    "layout": (
+        "annotations",
+        'keyframe="1" occluded="0"',
+        'occluded="0" keyframe="1"',
+        "track 1: box attributes differ",
+    ),
     "two names": ("annotations", ">1_1_0<", ">1_1_9<", "boxes name '1_1_9' and '1_1_0'"),
     "crossing": ("annotations_attributes", 'crossing="1"', 'crossing="7"', "from -1 to 1"),
     "point": (
@@ -215,6 +219,12 @@ def test_bad_content_is_named(copy, folder, old, new, problem):
     with pytest.raises(DataError, match=problem) as error:
         read_video(copy, ONE)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_a_track_without_a_name_is_refused(copy):
+    edit(copy, "annotations", '<attribute name="id">1_1_0<', '<attribute name="id"><', -1)
+    with pytest.raises(DataError, match="track 1: has no id"):
+        read_video(copy, ONE)
 
 
 def test_two_tracks_of_one_name_are_refused(copy):

@@ -48,6 +48,7 @@ def test_sequences_are_read_as_they_were_written(written, rate, views):
     names = sorted(set(stip_files.NAMES) - ({"downtown_ann_1"} if views == "all" else set()))
     assert [scene.id for scene in scenes] == names
     for scene in scenes:
+        made.assert_sound(scene)
         assert (scene.fps, scene.width, scene.height) == (rate, 1936, 1216)
         found = rows(scene)
         want = {}
@@ -111,6 +112,19 @@ def test_boxes_without_what_is_needed_are_left_out(sequence):
     assert len(after.frame) == len(before.frame) - 2
     unknown = np.flatnonzero(after.labels["cross"] < 0)
     assert after.frame[unknown].tolist() == [seen["c"]]
+
+
+def test_who_is_never_said_to_cross_or_not_is_not_asked_about(sequence):
+    def edit(content):
+        for boxes in content["frames"].values():
+            for row in boxes:
+                if row["matchIds"] == "p1":
+                    del row["crossed"]
+
+    change(sequence / FILE, edit)
+    scene = read_sequence(sequence)
+    asked = dict(zip(scene.track_ids, scene.facts["behaviour"], strict=True))
+    assert {name[:2]: flag for name, flag in asked.items()} == {"p0": 1, "p1": 0, "p2": 1}
 
 
 def test_a_box_by_its_second_name_and_turned_corners(sequence):
