@@ -197,6 +197,10 @@ def test_a_box_that_touches_the_image_from_outside_is_out_of_it(tmp_path, corner
     row = [*GOOD[:2], 4, *corners, *GOOD[7:]]
     with pytest.raises(DataError, match=r"line 3: box .* is outside of the image"):
         read_boxes(write(tmp_path / "m", [GOOD, row], [VIDEO]), "benchmark")
+    towards = np.sign([50, 40] * 2 - np.array(corners)) * 0.5
+    row = [*GOOD[:2], 4, *(corners + towards), *GOOD[7:]]
+    (scene,), _ = read_boxes(write(tmp_path / "n", [GOOD, row], [VIDEO]), "benchmark")
+    assert len(scene.frame) == 2
 
 
 @pytest.mark.parametrize("fps", [10, 19.9, 35.1])
