@@ -47,7 +47,7 @@ GOOD = idx(IMAGES)
         (b"", "starts with nothing, expected 00000803"),
         (GOOD[:3], "starts with 000008, expected 00000803"),
         (GOOD[:13], "holds no items"),
-        (idx(LABELS), "starts with 00000801"),
+        (idx(LABELS), "starts with 00000801, expected 00000803"),
         (b"\0\0\x0d\3" + GOOD[4:], "starts with 00000d03"),  # floats
         (GOOD[:-1], "holds 2,351 bytes, expected 3 times 784"),
         (GOOD + b"\0", "holds 2,353 bytes"),
