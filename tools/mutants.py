@@ -6,8 +6,8 @@
 A mutant is the module with one operator, number, condition or call changed. It is run, in a copy of
 the tree, against the tests of that module until one fails. Survivors are printed as they are found:
 each is either the same program in other words, or a test that is missing. Left out are the line
-that a warning points to and limits that are one more (2**30 + 1 bytes). Exits with 1 if fewer than
---least are noticed.
+that a warning points to and limits that are one more (2**30 + 1 bytes, 65 rows at once). Exits
+with 1 if fewer than --least are noticed.
 """
 
 import argparse
@@ -79,6 +79,8 @@ def _of_no_effect(node: ast.AST) -> Iterator[ast.AST]:
     yield from (p for f in ("annotation", "returns") if (p := getattr(node, f, None)) is not None)
     match node:
         case ast.keyword(arg="stacklevel") | ast.BinOp(ast.Constant(), ast.Pow() | ast.LShift()):
+            yield node
+        case ast.Assign([ast.Name(name)], ast.Constant(int())) if name.startswith("_"):
             yield node
         case ast.Constant(int(value)) if value >= 1000:
             yield node
