@@ -481,6 +481,10 @@ def test_damaged_archives_are_refused(tmp_path):
         for name in Balls._fields:
             archive.writestr(name, b"")  # without .npy
     assert line(path).startswith("cannot be read as arrays (")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in Balls._fields:
+            archive.writestr(f"{name}.npy", b"none")
+    assert line(path) == f"positions is no array; {AGAIN}"
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path):

@@ -296,7 +296,7 @@ def _is_npy(path: Path) -> bool:
 
 
 def _read_npz(path: Path) -> Balls:
-    needed, arrays = {"positions", "radii", "masses", "box"}, {}
+    needed, arrays = ("positions", "radii", "masses", "box"), {}
     if not zipfile.is_zipfile(path) and not _is_npy(path):
         # numpy would take it for a pickle, and advise to open it as one.
         raise DataError(path, "cannot be read as arrays (no npz archive)", _AGAIN)
@@ -305,12 +305,14 @@ def _read_npz(path: Path) -> Balls:
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise DataError(path, "is an array, not an archive", "name it .npy")
-            if missing := needed - set(file.files):
-                raise DataError(path, f"has no {', '.join(sorted(missing))}", _FORMATS)
-            for key in needed | ({"velocities"} & set(file.files)):
+            if missing := sorted(set(needed) - set(file.files)):
+                raise DataError(path, f"has no {', '.join(missing)}", _FORMATS)
+            for key in (*needed, *({"velocities"} & set(file.files))):
                 # The unpacked size is in the archive's directory, and nothing beyond it is read.
                 _limit(path, file.zip.getinfo(f"{key}.npy").file_size / 16)
                 arrays[key] = file[key]
+                if not isinstance(arrays[key], np.ndarray):  # numpy gives what is none as bytes
+                    raise DataError(path, f"{key} is no array", _AGAIN)
     except _DAMAGE as error:
         raise DataError(path, f"cannot be read as arrays ({error})", _AGAIN) from None
     return _checked(path, **arrays)
