@@ -203,6 +203,15 @@ def test_a_box_that_touches_the_image_from_outside_is_out_of_it(tmp_path, corner
     assert len(scene.frame) == 2
 
 
+def test_in_parquet_a_wrong_box_is_named_by_its_row(tmp_path):
+    root = write(tmp_path / "m", [GOOD, [*GOOD[:2], 50, *GOOD[3:]]], [VIDEO])
+    table = pa.csv.read_csv(root / "boxes.csv")
+    pq.write_table(table, root / "boxes.parquet")
+    (root / "boxes.csv").unlink()
+    with pytest.raises(DataError, match=r"boxes\.parquet: row 2: frame 50 is outside"):
+        read_boxes(root, "benchmark")
+
+
 @pytest.mark.parametrize("fps", [10, 19.9, 35.1])
 def test_rates_that_the_benchmark_does_not_mean_are_refused(tmp_path, fps):
     root = write(tmp_path / "m", [GOOD], [with_value(VIDEO, "fps", fps, VIDEOS)])

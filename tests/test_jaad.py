@@ -559,6 +559,7 @@ BAD = {
     "underscore": ("", '(?<=xbr=")[^"]*', "1_900", BOX, "xbr='1_900' is not a number"),
     "digits": ("", '(?<=xbr=")[^"]*', "\u0661", BOX, "is not a number"),
     "no corner": ("", ' xtl="[^"]*"(?=[^>]*frame="56")| xtl="[^"]*"', "", "track 1", "differ"),
+    "no corners": ("", ' xtl="[^"]*"', "", "", r"box has attributes \['frame', .*'ytl'\]"),
     "twice": ("", 'frame="57"', 'frame="56"', BOX, "frames do not increase"),
     "back": ("", 'frame="57"', 'frame="3"', "track 0_2_1b, frame 3", "frames do not increase"),
     "beyond": ("", 'frame="123"', 'frame="124"', "track 0_2_1b, frame 124", "not a frame of 124"),
@@ -601,7 +602,7 @@ BAD = {
 def test_refuses_contents_that_cannot_be(copy, name):
     kind, pattern, replacement, place, problem = BAD[name]
     folder = f"annotations_{kind}" if kind else "annotations"
-    count = 0 if name in ("no facts", "same name") else 1
+    count = 0 if name in ("no corners", "no facts", "same name") else 1
     path = tiny.edit(copy, folder, pattern, replacement, count=count)
     refusal(lambda: read_jaad(copy), path, place, problem)
     assert not cache_file(copy).exists()

@@ -125,7 +125,7 @@ def read_video(root: Path, video: str) -> Scene:
     _move_points(path, facts["crossing_point"], ids, offsets, frame)
     vehicle = annotation_path(root, VEHICLE, video)
     gesture = tags["gesture"]
-    hand = np.where((gesture >= 0) & (gesture < 5), gesture, np.minimum(gesture, 0))
+    hand = np.where(gesture < 5, gesture, 0)
     nod = np.where(gesture < 0, -1, gesture == 5)
     unknown = np.full(len(frame), -1, np.int8)
     return Scene(
