@@ -307,8 +307,16 @@ for what, (old, new) in {
 }.items():
     case(f"configuration: {what}", replace("config.yaml", re.escape(old), new), FIT)
 case("configuration: missing", remove("config.yaml"), FIT)
+case("configuration: not UTF-8", put("config.yaml", b"\xff\xfe\0"), FIT)
+case("configuration: empty", put("config.yaml", b""), FIT)
+case("option: no such strategy", nothing, [*FIT, "--trainer.strategy", "nope"])
+case("option: no machine", nothing, [*FIT, "--trainer.num_nodes", "0"])
+case("option: validation never", nothing, [*FIT, "--trainer.check_val_every_n_epoch", "0"])
 case("option: unknown", nothing, [*FIT, "--model.lrr", "1"])
 case("option: unknown to report", nothing, ["report", "run", "--bogus"])
+case(
+    "option: a horizon without windows", nothing, [*JAAD, "--protocol", "stip", "--horizon", "9999"]
+)
 case("option: no folder of the data", nothing, ["data", "windows", *JAAD[2:3], *JAAD[5:]])
 case("surroundings: a file where a folder should be", put("new", b""), FIT)
 case("surroundings: a folder where a file should be", lambda: Path("w.parquet").mkdir(), JAAD)

@@ -84,6 +84,20 @@ def test_a_write_replaces_the_file_and_keeps_its_suffix(tmp_path):
         assert tree(tmp_path) == {"new/table.parquet": text.encode()}
 
 
+def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    steps, fsync, replace = [], os.fsync, os.replace
+
+    def logged(number):
+        steps.append(Path(os.readlink(f"/proc/self/fd/{number}")).name.partition("-")[2])
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", logged)
+    monkeypatch.setattr(os, "replace", lambda *a: (steps.append("replace"), replace(*a)))
+    with write_atomic(tmp_path / "file") as temporary:
+        temporary.write_text("text")
+    assert steps == ["file", "replace", tmp_path.name.partition("-")[2]]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, error):
     path = tmp_path / "file"

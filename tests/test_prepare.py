@@ -175,6 +175,18 @@ def test_a_signal_discards_what_is_in_hand(clips, tmp_path, undisturbed, number,
     assert content(tmp_path).keys() <= undisturbed.keys()
 
 
+def test_processes_end_with_the_first_one_when_it_is_killed(clips, tmp_path, undisturbed):
+    process = groups.start(["-c", STOP, clips, tmp_path])
+    while len(list(tmp_path.rglob(".*-clip*"))) < 2:  # both are at work
+        time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert groups.gone(process)
+    run_jobs(jobs(clips, tmp_path), 1)
+    assert content(tmp_path) == undisturbed
+
+
 def test_what_fails_costs_only_itself(clips, tmp_path, undisturbed):
     folder = tmp_path / "clips"
     folder.mkdir()

@@ -467,7 +467,7 @@ def test_wrong_option_is_named_in_one_line(arguments, words, config, tmp_path):
         ("lr: 0.01", "horizon: 2", "follows from data.horizon"),
         ("hidden: 4", "observed: 4", "follows from data.protocol"),
         ("trainer:", "x: &x 1\ntrainer: *x\nz:", "is a YAML alias"),
-        ("trainer:", "trainer: [", "config: "),
+        ("trainer:", "trainer: [", "c.yaml: line 18: is no YAML (expected"),
     ],
 )
 def test_wrong_configuration_is_named_in_one_line(old, new, words, tmp_path):
@@ -559,7 +559,7 @@ def test_damaged_checkpoint_is_named_in_one_line(damage, words, folder):
     path.write_bytes(damage(path.read_bytes()))
     path.with_name("previous.ckpt").write_bytes(b"")
     line = refused("fit", "--run", folder, "--resume")
-    assert words in line and f"{path}:" in line and "there is no other; restore it" in line
+    assert words in line and f"{path}:" in line and "and so is previous.ckpt; restore it" in line
     assert words in refused("predict", "--run", folder, "--ckpt_path", path)
     path.with_name("previous.ckpt").unlink()
     assert "there is no other" in refused("fit", "--run", folder, "--resume")
@@ -575,6 +575,27 @@ def inside(member: str) -> Callable[[bytes], bytes]:
         return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
 
     return wrong
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(folder, monkeypatch):
+    last = folder / "checkpoints" / "last.ckpt"
+    undisturbed, table = weights(folder), (folder / "metrics.csv").read_text()
+    last.write_bytes(last.read_bytes()[:-9])
+    (folder / "metrics.csv").unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # Stopped where the next checkpoint was to be written.
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", stop)
+    assert run("fit", "--run", folder, "--resume")[0] != 0
+    monkeypatch.undo()
+    last.write_bytes(last.read_bytes()[:-9])
+    assert run("fit", "--run", folder, "--resume")[0] == 0
+    again = weights(folder)
+    assert all(torch.equal(again[name], undisturbed[name]) for name in again)
+    assert (folder / "metrics.csv").read_text() == table
+    weights(folder, "previous")
 
 
 @pytest.mark.parametrize(

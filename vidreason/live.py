@@ -25,7 +25,7 @@ from vidreason.data.modules import IntentData
 from vidreason.data.video import Video, video_writer
 from vidreason.data.windows import open_windows
 from vidreason.errors import DataError
-from vidreason.files import progress
+from vidreason.files import progress, sweep
 from vidreason.forecasts import horizon_words, write_forecasts
 from vidreason.intent import IntentTask
 from vidreason.overlay import Overlay, Shown
@@ -357,6 +357,8 @@ def predict(
     overlay = Overlay(video.width, video.height, video.fps / every, threshold, words, height)
     spent: dict[str, list[float]] = {"see": [], "forecast": [], "draw and write": []}
     with ExitStack() as stack:
+        for name in OUTPUTS:
+            sweep(out, name)
         table = stack.enter_context(write_forecasts(out / OUTPUTS[0], meta, ahead))
         write = stack.enter_context(video_writer(out / OUTPUTS[1], video.fps / every))
         bar = stack.enter_context(progress())

@@ -65,7 +65,8 @@ def newest_checkpoint(folder: Path) -> Path:
         return path
     if damaged:
         mend = "restore it from a copy, or start anew in another trainer.default_root_dir"
-        raise DataError(damaged[0].source, f"{damaged[0].problem}, and there is no other", mend)
+        other = f"so is {kept[1].name}" if len(damaged) > 1 else "there is no other"
+        raise DataError(damaged[0].source, f"{damaged[0].problem}, and {other}", mend)
     raise DataError(kept[0], "no such checkpoint", "start without --resume")
 
 
@@ -198,6 +199,7 @@ class RunFolder(Checkpoint):
         self.folder, self.config, self.command, self.seed = folder, config, command, seed
         self.best: float | None = None
         self.best_epoch = -1
+        self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what the run is made with, once data and checkpoint could be read."""
@@ -221,14 +223,19 @@ class RunFolder(Checkpoint):
                 temporary.write_text(text.rstrip() + "\n", "utf-8")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Brings `best.ckpt` up to date, and draws the order of a resumed run's first epoch again.
+        """Brings checkpoints up to date, and draws the order of a resumed run's first epoch again.
 
         Lightning asks worker processes for their first batches before it knows what is resumed.
         """
         epoch, resumed = trainer.current_epoch, trainer.ckpt_path
-        if resumed and self.best_epoch == epoch - 1 and trainer.is_global_zero:
-            # It may have been stopped before it could be copied.
-            _copy(Path(resumed), self.folder / "checkpoints" / "best.ckpt")
+        kept = self.folder / "checkpoints"
+        if resumed and trainer.is_global_zero:
+            if Path(resumed) == kept / "previous.ckpt":
+                # Or the damaged `last.ckpt` would be kept as the previous one.
+                _copy(Path(resumed), kept / "last.ckpt")
+            if self.best_epoch == epoch - 1:
+                # It may have been stopped before it could be copied.
+                _copy(Path(resumed), kept / "best.ckpt")
         set_epoch = getattr(getattr(trainer.train_dataloader, "sampler", None), "set_epoch", None)
         if epoch and set_epoch:
             set_epoch(epoch)
@@ -265,8 +272,9 @@ class RunFolder(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": rate, **metrics}
+        self.rows.append(row)
         if trainer.is_global_zero:
-            self._add_row(row)
+            self._write_rows()
         score = metrics.get(str(pl_module.monitor))  # there is none before the first validation
         if score is not None and math.isnan(score):
             problem, mend = f"{pl_module.monitor} is undefined", "validate on both classes"
@@ -289,26 +297,24 @@ class RunFolder(Checkpoint):
             best = self.folder / "checkpoints" / "best.ckpt"
             print(f"best {pl_module.monitor} {self.best:.4g}: {best}")
 
-    def _add_row(self, row: dict[str, Any]) -> None:
+    def _write_rows(self) -> None:
         path = self.folder / "metrics.csv"
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                # A run killed between the row and the checkpoint repeats the epoch.
-                rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
-        rows.append(row)
         with write_atomic(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list({name: None for r in rows for name in r}))
+            writer = csv.DictWriter(file, list({name: None for row in self.rows for name in row}))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, and its epoch."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        """The best score so far, its epoch, and the table: a file can be damaged or one row ahead.
+
+        A copy, which epochs to come do not change.
+        """
+        return {"best": self.best, "best_epoch": self.best_epoch, "rows": list(self.rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        self.best, self.best_epoch = state_dict["best"], state_dict.get("best_epoch", -1)
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.rows = list(state_dict["rows"])
 
 
 def _copy(path: Path, to: Path) -> None:

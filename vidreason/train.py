@@ -16,6 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -189,13 +190,36 @@ def _expand(argv: list[str]) -> list[str]:
             options = ["-c", str(folder / CONFIG), "--trainer.default_root_dir", out]
             return [argv[0], *options, "--ckpt_path", str(folder / MODEL), *rest]
     if known.run is None:
+        for word, value in zip(rest, [*rest[1:], ""], strict=True):
+            name, _, inline = word.partition("=")
+            if name in ("-c", "--config"):
+                _check_yaml(Path(inline or value))
         return argv
     if argv[0] != "fit" and (known.weights is not None or known.out):
         raise DataError("--run", "with --weights or --out", "give one: a run has its own folder")
     config = Path(known.run) / "config.yaml"
     if not known.run or not config.is_file():
         raise DataError("--run", f"{known.run!r} has no config.yaml", "give the folder of a run")
+    _check_yaml(config)
     return [argv[0], "-c", str(config), "--trainer.default_root_dir", known.run, *rest]
+
+
+def _check_yaml(path: Path) -> None:
+    """Names file and line of what is no YAML; jsonargparse would not say in which file it is."""
+    if not path.is_file():
+        return
+    mend = "correct it, or take one of configs"
+    try:
+        read = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
+    except UnicodeDecodeError:
+        raise DataError(path, "is not UTF-8", mend) from None
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise DataError(path, f"is no YAML ({error.problem})", mend, place) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(path, f"is no YAML ({' '.join(str(error).split())})", mend) from None
+    if not isinstance(read, yaml.MappingNode):
+        raise DataError(path, "has no options, such as `model:`", mend)
 
 
 class _CLI(LightningCLI):
@@ -299,11 +323,29 @@ class _CLI(LightningCLI):
         callbacks: list[pl.Callback] = (
             [] if config["enable_progress_bar"] is False else [RichProgressBar()]
         )
+        for name in ("check_val_every_n_epoch", "num_nodes"):
+            if config[name] is not None and config[name] < 1:
+                raise DataError(f"trainer.{name}", f"is {config[name]}", "expected 1 or more")
         if fit and not config["fast_dev_run"]:
             text = self._parser("fit").dump(self.config["fit"], skip_unset=False)
             seed = self.made_with["seed_everything"]
             callbacks.append(RunFolder(self.folder, text, self.command, seed))
-        return self._instantiate_trainer(config, callbacks)
+        try:
+            trainer = self._instantiate_trainer(config, callbacks)
+        except MisconfigurationException:
+            raise
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
+            raise DataError(
+                "trainer", " ".join(str(error).split()), "correct the option"
+            ) from error
+        if (
+            fit
+            and trainer.world_size > 1
+            and isinstance(self.model, vidreason.decompose.DecomposeTask)
+        ):
+            problem = f"{trainer.world_size} processes, and a decomposition is learned by one"
+            raise DataError("trainer.devices", problem, "set it, and num_nodes, to 1")
+        return trainer
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
         # Bad data end here: once Lightning starts, its loggers write.

@@ -131,6 +131,9 @@ def run(args: Namespace) -> int:
     windows = split_windows(
         args.dataset, scenes, args.protocol, args.subset, args.horizon, observed=args.observed
     )
+    if not len(windows):
+        problem = f"no track of the {len(scenes)} videos is long enough for {args.protocol}"
+        raise DataError(root, problem, "give a smaller --horizon or --observed, or another split")
     write_windows(windows, scenes, args.out)
     label = windows.label[:, windows.observed :]
     print(f"{args.out}: {len(windows)} windows of {len(scenes)} videos, ", end="")
