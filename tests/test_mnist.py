@@ -232,6 +232,8 @@ def test_get_adds_what_is_missing(manifest, tmp_path):
         ("t10k-labels-idx1-ubyte.gz", None, "cannot be fetched"),
         ("train-images-idx3-ubyte", b"", "content has SHA-256"),
     ],
+    # Or the names would hold the second in which the content was packed.
+    ids=["other labels", "cut", "zeros", "missing", "empty"],
 )
 def test_get_refuses_other_files_and_leaves_nothing(manifest, tmp_path, name, data, problem):
     source = tmp_path / "source"
