@@ -9,7 +9,7 @@ import pytest
 TOOL = Path(__file__).parent.parent / "tools" / "faults.py"
 
 
-@pytest.mark.parametrize(("check", "every"), [("prepare", 5), ("train", 13), ("results", 9)])
+@pytest.mark.parametrize(("check", "every"), [("prepare", 7), ("train", 17), ("results", 13)])
 def test_whatever_fails_the_same_command_again_ends_as_if_nothing_had(check, every):
     line = [sys.executable, str(TOOL), check, "--every", str(every)]
     ended = subprocess.run(line, capture_output=True, text=True)
