@@ -310,6 +310,8 @@ case("configuration: missing", remove("config.yaml"), FIT)
 case("configuration: not UTF-8", put("config.yaml", b"\xff\xfe\0"), FIT)
 case("configuration: empty", put("config.yaml", b""), FIT)
 case("option: no such strategy", nothing, [*FIT, "--trainer.strategy", "nope"])
+SEVERAL = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+case("option: a decomposition on several processes", nothing, [*MNIST, *SEVERAL])
 case("option: no machine", nothing, [*FIT, "--trainer.num_nodes", "0"])
 case("option: validation never", nothing, [*FIT, "--trainer.check_val_every_n_epoch", "0"])
 case("option: unknown", nothing, [*FIT, "--model.lrr", "1"])
