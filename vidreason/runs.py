@@ -313,8 +313,8 @@ class RunFolder(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self.rows = list(state_dict["rows"])
+        self.best, self.best_epoch = state_dict["best"], state_dict.get("best_epoch", -1)
+        self.rows = list(state_dict.get("rows", []))  # older checkpoints hold none
 
 
 def _copy(path: Path, to: Path) -> None:
