@@ -34,8 +34,8 @@ from vidreason.data.mnist import read_digits
 from vidreason.data.moving import read_official
 from vidreason.data.street import write_street
 from vidreason.data.video import Video
-from vidreason.errors import DataError
-from vidreason.files import unpack
+from vidreason.core.errors import DataError
+from vidreason.core.files import unpack
 from vidreason.forecasts import read_forecasts, write_forecasts
 from vidreason.options import _load_yaml
 from vidreason.predictions import read_predictions, write_predictions

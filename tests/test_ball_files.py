@@ -15,7 +15,7 @@ from vidreason.clip import Balls
 from vidreason.data import ball_files
 from vidreason.data import get as getting
 from vidreason.data.ball_files import read_balls, write_balls
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 TOOL = Path(__file__).parent.parent / "tools" / "convert_stove.py"
 FORMATS = "see datasets/balls/README.md for the formats"

@@ -9,7 +9,7 @@ from vidreason.clip import Balls
 from vidreason.data.ball_files import write_balls
 from vidreason.data.balls import BallsData, Drawing
 from vidreason.data.discs import Discs
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 SMALL = {"size": 32, "length": 6, "frames": 12, "batch_size": 4, "epoch_clips": 10}
 SMALL |= {"val_clips": 6, "test_clips": 7, "trajectories": 30}

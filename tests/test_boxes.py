@@ -18,7 +18,7 @@ from vidreason.data.graphs import GraphBuilder
 from vidreason.data.jaad import read_jaad
 from vidreason.data.street import write_street
 from vidreason.data.windows import make_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import tiny
 from vidreason.cli import main
 from vidreason.data.check import KINDS, Finding, check
 from vidreason.data.jaad import FOLDERS, SPLITS, annotation_path, read_jaad
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 VIDEO = tiny.VIDEO
 BOXES, ABOUT = f"annotations/{VIDEO}.xml", f"annotations_attributes/{VIDEO}_attributes.xml"

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from vidreason import cli
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess:

@@ -12,7 +12,7 @@ from vidreason.clip_baselines import (
 )
 from vidreason.data.mnist import drawn_digits, read_digits
 from vidreason.data.moving import MovingDigits, render, trajectories
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.frame_metrics import FLOOR, mse
 
 T_IN, FREE = 10, 36

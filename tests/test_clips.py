@@ -12,7 +12,7 @@ from idx import mnist
 
 from vidreason.data import clips, moving
 from vidreason.data.clips import MovingMNISTData
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.models.ddpae import DDPAE
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))

@@ -17,7 +17,7 @@ from vidreason import cli
 from vidreason.data.balls import BallsData
 from vidreason.data.clips import MovingMNISTData
 from vidreason.decompose import DecomposeTask
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.models import DDPAE, EquivariantDDPAE
 from vidreason.train import load_run
 

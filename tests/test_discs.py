@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidreason.data.discs import Discs
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 R = 0.075
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.models import EquivariantDDPAE
 from vidreason.models.equivariant import (
     SIGMA,

@@ -14,7 +14,7 @@ from vidreason.baselines import box_trees, majority
 from vidreason.data.datasets import split_videos
 from vidreason.data.jaad import read_jaad, read_splits
 from vidreason.data.windows import make_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.predictions import (
     COLUMNS,
     match,

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from vidreason.data import get as getting
-from vidreason.errors import DataError
-from vidreason.files import (
+from vidreason.core.errors import DataError
+from vidreason.core.files import (
     data_root,
     fetch,
     load_manifest,
@@ -138,7 +138,7 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from vidreason.files import write_atomic
+from vidreason.core.files import write_atomic
 with write_atomic(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

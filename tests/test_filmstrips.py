@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from vidreason.clip import Clip, Decomposition
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip, draw_trajectories
 
 

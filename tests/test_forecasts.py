@@ -14,7 +14,7 @@ from vidreason.data.jaad import read_jaad
 from vidreason.data.modules import IntentData
 from vidreason.data.street import write_street
 from vidreason.data.windows import open_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.intent import IntentTask
 from vidreason.models import IntentGraphNet, StipNet
 from vidreason.scene import KINDS

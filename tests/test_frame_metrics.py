@@ -8,7 +8,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from vidreason import frame_metrics
 from vidreason.clip import Clip, Decomposition
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.frame_metrics import (
     FRAME_METRICS,
     VideoMetrics,

@@ -13,7 +13,7 @@ import yaml
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.jaad import read_jaad
 from vidreason.data.windows import PROTOCOLS, make_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.features import EGO, GROUPS, INFRA, PERSON, RELATION, is_oracle, sizes
 from vidreason.scene import (
     EGO_ACTIONS,

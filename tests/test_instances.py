@@ -7,7 +7,7 @@ import pytest
 
 from vidreason.data.instances import Instances, Prepared, Writer, match, with_instances
 from vidreason.data.masks import Masks, boxes, decode, encode, pool
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS
 
 HEIGHT, WIDTH, LENGTH = 40, 60, 150

@@ -8,7 +8,7 @@ from test_train import TinyData, TinyNet
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.intent import IntentTask
 from vidreason.metrics import accuracy, f1
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.intent import IntentTask
 from vidreason.models.intent_graph import IntentGraphNet, MemberGRU, MemberLinear, standardise
 from vidreason.scene import SIGNALS, TAGS

@@ -25,7 +25,7 @@ from vidreason.data.jaad import (
     read_video,
 )
 from vidreason.data.street import write_street
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import CROSS, EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 from vidreason.store import cached, content_key
 

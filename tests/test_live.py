@@ -14,7 +14,7 @@ from vidreason.data.jaad import read_jaad
 from vidreason.data.modules import IntentData
 from vidreason.data.street import write_street
 from vidreason.data.world import FPS, simulate
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.forecasts import forecast_scene, read_forecasts
 from vidreason.intent import IntentTask
 from vidreason.live import Live

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidreason import metrics
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.metrics import METRICS, Resamples, best_threshold, draw, interval, measure
 
 DECIDING = [name for name, metric in METRICS.items() if metric.needs_threshold]

@@ -12,8 +12,8 @@ from idx import idx, mnist
 
 from vidreason.data import get as getting
 from vidreason.data.mnist import drawn_digits, read_digits, read_idx
-from vidreason.errors import DataError
-from vidreason.files import load_manifest
+from vidreason.core.errors import DataError
+from vidreason.core.files import load_manifest
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
 LABELS = np.array([3, 0, 9], np.uint8)

@@ -8,7 +8,7 @@ from vidreason.data.graphs import GraphBuilder
 from vidreason.data.modules import IntentData, coin
 from vidreason.data.street import write_street
 from vidreason.data.windows import make_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 FEATURES = ["box", "neighbours", "orientation", "ego", "traffic"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidreason.data import moving
-from vidreason.data.loading import GOLDEN, splitmix64
+from vidreason.core.loading import GOLDEN, splitmix64
 from vidreason.data.moving import (
     MovingDigits,
     read_official,
@@ -14,7 +14,7 @@ from vidreason.data.moving import (
     trajectories,
     uniforms,
 )
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
 NAMES = np.arange(40, dtype=np.uint8)  # labels that tell the images apart

@@ -12,7 +12,7 @@ import pytest
 from vidreason.data.cvat import attributes, read_xml, start_tags
 from vidreason.data.pie import _facts, annotation_path, read_pie, read_video, splits
 from vidreason.data.windows import make_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS, LIGHTS
 
 ONE = "set01/video_0001"

@@ -10,7 +10,7 @@ from vidreason.data.datasets import split_videos
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.places import PLACE, inside, with_place
 from vidreason.data.windows import make_windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 
 def at(x, y):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from parsers import PARSERS
 
 from vidreason.data.ball_files import read_balls, write_balls
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 NO_NUMBER = ("", "x", "nan", "inf", "-inf", "1e999", "1_0", "\u0661", "0x10", "1,5")
 NO_WHOLE = ("", "x", "1.5", "1e3", "1_0 0", "nan", "99999999999")

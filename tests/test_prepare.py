@@ -20,7 +20,7 @@ from vidreason.data.masks import encode
 from vidreason.data.street import write_video as annotate
 from vidreason.data.video import write_video
 from vidreason.data.world import simulate
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.prepare import Job, find_videos, prepare_video, run_jobs
 from vidreason.scene import KINDS
 

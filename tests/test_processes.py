@@ -12,8 +12,8 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from vidreason import processes
-from vidreason.data.loading import EpochSampler
+from vidreason.core import processes
+from vidreason.core.loading import EpochSampler
 from vidreason.data.modules import IntentData
 from vidreason.data.street import write_street
 

@@ -14,8 +14,8 @@ from vidreason.data.instances import Prepared
 from vidreason.data.jaad import read_jaad
 from vidreason.data.street import write_street
 from vidreason.data.video import write_video
-from vidreason.errors import DataError
-from vidreason.files import share
+from vidreason.core.errors import DataError
+from vidreason.core.files import share
 from vidreason.forecasts import forecast_scene
 from vidreason.overlay import TRACKS, Overlay
 from vidreason.predictions import read_predictions

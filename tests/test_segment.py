@@ -6,7 +6,7 @@ import torch
 
 from vidreason.data import segment
 from vidreason.data.segment import Segmenter, identity, kinds
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS
 
 transformers = pytest.importorskip("transformers")

@@ -7,7 +7,7 @@ import graphs
 import pytest
 import torch
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.features import sizes
 from vidreason.models.stip import Gate, StipNet
 

@@ -8,7 +8,7 @@ import pytest
 import stip_files
 
 from vidreason.data.stip import TEST, read_sequence, read_stip, splits
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS
 
 ONE = stip_files.NAMES[3]

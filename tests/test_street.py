@@ -17,7 +17,7 @@ from vidreason.data.jaad import (
 )
 from vidreason.data.street import _car_boxes, annotate, view, write_street
 from vidreason.data.world import CROSS, EYE, FOCAL, Street, simulate
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 FEW = 12  # videos, where every box is looked at

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vidreason.errors import DataError
-from vidreason.tables import check_facts, read_facts, read_table
+from vidreason.core.errors import DataError
+from vidreason.core.tables import check_facts, read_facts, read_table
 
 FACTS = {"name": "a", "fps": 30, "version": 1}
 

@@ -29,7 +29,7 @@ from torch_geometric.data import HeteroData
 
 from vidreason import cli
 from vidreason.data.modules import IntentData
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.predictions import read_predictions
 from vidreason.runs import CheckpointFiles
 

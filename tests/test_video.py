@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vidreason.data.video import Video, write_video
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 LENGTH, SIZE = 60, (96, 160)
 

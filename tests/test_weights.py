@@ -11,7 +11,7 @@ import torch
 
 from vidreason import cli, export, weights
 from vidreason.data.street import write_street
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.models import IntentGraphNet
 from vidreason.predictions import read_predictions
 from vidreason.train import load_run, load_weights

@@ -19,7 +19,7 @@ from vidreason.data.windows import (
     window_table,
     write_windows,
 )
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import TAGS
 
 

@@ -31,8 +31,8 @@ from vidreason.ball_metrics import BallMetrics, constant_velocity, rollout
 from vidreason.clip import Clip, Decomposition
 from vidreason.data.balls import BallsData
 from vidreason.data.discs import Discs
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 from vidreason.filmstrips import draw_animation, draw_trajectories
 from vidreason.models.forecast import RelationalForecast, distance_loss
 from vidreason.train import load_run

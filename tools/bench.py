@@ -37,7 +37,7 @@ from vidreason.data.instances import Instances, Prepared
 from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
 from vidreason.data.video import write_video
 from vidreason.data.world import FPS, simulate
-from vidreason.files import data_root
+from vidreason.core.files import data_root
 from vidreason.prepare import Job, prepare_video
 
 CONFIGS = Path(__file__).parent.parent / "configs"

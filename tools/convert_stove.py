@@ -19,7 +19,7 @@ import numpy as np
 
 from vidreason.clip import Balls
 from vidreason.data.ball_files import write_balls
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 MOST_BYTES = 16 << 30
 MOST_STATES = 100_000_000

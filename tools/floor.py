@@ -14,7 +14,7 @@ from rich.table import Table
 
 from vidreason.clip_baselines import table
 from vidreason.data.clips import MovingMNISTData
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from vidreason.data.datasets import dataset_root, read_split, split_windows
 from vidreason.data.places import inside
 from vidreason.data.windows import Windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.metrics import best_threshold
 from vidreason.predictions import Predictions, match, prediction_columns
 from vidreason.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vidreason.data.datasets import dataset_root, read_split, split_windows
 from vidreason.data.windows import Windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.predictions import KEY, Predictions, match, prediction_columns
 from vidreason.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vidreason import __version__
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 TRAIN = {
     "fit": "train a model on a dataset, both chosen by a YAML file",

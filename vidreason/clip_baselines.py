@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidreason.clip import Decomposition
 from vidreason.data.moving import SPEED, MovingDigits, render, trajectories
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.frame_metrics import VideoMetrics
 
 _FITTED = 3  # of 2 to 10 positions, those that predict best

@@ -19,11 +19,11 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from vidreason.average import moving_average
+from vidreason.core.averaging import moving_average
 from vidreason.ball_metrics import BallMetrics, constant_velocity
 from vidreason.clip import Clip, Decomposition
-from vidreason.errors import DataError, check_ranges
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError, check_ranges
+from vidreason.core.files import write_atomic
 from vidreason.filmstrips import (
     draw_animation,
     draw_curves,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vidreason.errors import DataError
-from vidreason.files import share
+from vidreason.core.errors import DataError
+from vidreason.core.files import share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from vidreason.data.instances import Prepared
 from vidreason.data.masks import Masks, decode
 from vidreason.data.video import Video
 from vidreason.data.windows import Windows
-from vidreason.files import write_atomic
+from vidreason.core.files import write_atomic
 from vidreason.overlay import TRACKS
 from vidreason.plots import COLOURS
 from vidreason.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from vidreason import plots
 from vidreason.baselines import COUNTS, TREES, beside
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 from vidreason.metrics import METRICS
 from vidreason.predictions import Predictions, match, read_predictions, write_predictions
 from vidreason.scores import Scores, numbers, score

@@ -20,8 +20,8 @@ import yaml
 from torch import Tensor, nn
 
 from vidreason import __version__
-from vidreason.errors import DataError
-from vidreason.files import load_manifest, write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import load_manifest, write_atomic
 from vidreason.models import IntentGraphNet
 from vidreason.weights import CARD, find_weights, write_weights
 

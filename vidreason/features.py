@@ -6,7 +6,7 @@ tags, attributes of whole tracks) is reachable only through groups whose name st
 
 from collections.abc import Mapping, Sequence
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import LIGHTS, OBJECTS
 
 ORACLE = "oracle_"

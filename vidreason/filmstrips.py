@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vidreason.clip import Clip, Decomposition
 from vidreason.data.video import write_video
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 from vidreason.frame_metrics import follow
 from vidreason.plots import COLOURS
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from vidreason.data.modules import IntentData
 from vidreason.data.windows import open_windows
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 from vidreason.intent import IntentTask
 from vidreason.scene import Scene
-from vidreason.tables import check_facts, read_facts, read_table
+from vidreason.core.tables import check_facts, read_facts, read_table
 
 SCHEMA = pa.schema(
     [

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 
 try:
     from huggingface_hub import ModelHubMixin, snapshot_download

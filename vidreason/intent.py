@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import HeteroData
 
-from vidreason import processes
-from vidreason.average import moving_average
+from vidreason.core import processes
+from vidreason.core.averaging import moving_average
 from vidreason.data.modules import Graphs, IntentData
-from vidreason.errors import DataError, check_ranges
+from vidreason.core.errors import DataError, check_ranges
 from vidreason.features import is_oracle
 from vidreason.metrics import (
     accuracy,

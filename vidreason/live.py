@@ -24,8 +24,8 @@ from vidreason.data.instances import Prepared, bare_scene
 from vidreason.data.modules import IntentData
 from vidreason.data.video import Video, video_writer
 from vidreason.data.windows import open_windows
-from vidreason.errors import DataError
-from vidreason.files import progress, sweep
+from vidreason.core.errors import DataError
+from vidreason.core.files import progress, sweep
 from vidreason.forecasts import horizon_words, write_forecasts
 from vidreason.intent import IntentTask
 from vidreason.overlay import Overlay, Shown

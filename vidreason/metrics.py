@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 Array = np.ndarray
 BINS = 15

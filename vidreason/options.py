@@ -14,7 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
 from vidreason.data.windows import OBSERVED
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 ALLOWED = ("vidreason", "pytorch_lightning", "lightning", "torch.optim", "torch.nn")
 """Where classes named in configurations and on the command line may come from."""

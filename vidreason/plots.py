@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from vidreason.files import write_atomic
+from vidreason.core.files import write_atomic
 from vidreason.metrics import average_precision, brier, roc_auc
 
 matplotlib.use("Agg")

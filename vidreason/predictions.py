@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidreason.data.windows import Windows, pedestrians
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.features import is_oracle
-from vidreason.files import write_atomic
+from vidreason.core.files import write_atomic
 from vidreason.scene import Scene
-from vidreason.tables import check_facts, read_table
+from vidreason.core.tables import check_facts, read_table
 
 COLUMNS = {
     "video": pa.string(),

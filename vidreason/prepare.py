@@ -27,8 +27,8 @@ from vidreason.data import masks
 from vidreason.data.instances import SUFFIX, Instances, Writer, about
 from vidreason.data.tracking import Tracker
 from vidreason.data.video import SUFFIXES, Video
-from vidreason.errors import DataError
-from vidreason.files import progress, sweep, write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import progress, sweep, write_atomic
 
 DEFAULT = "facebook/mask2former-swin-tiny-cityscapes-panoptic"
 _ENDS = 1 << 20  # bytes at both ends of a video by which it is known again

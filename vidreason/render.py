@@ -17,8 +17,8 @@ from vidreason.data.masks import Masks, numbers
 from vidreason.data.modules import IntentData
 from vidreason.data.video import Video, video_writer
 from vidreason.decompose import DecomposeTask
-from vidreason.errors import DataError
-from vidreason.files import progress, write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import progress, write_atomic
 from vidreason.filmstrips import draw_animation, draw_filmstrip
 from vidreason.forecasts import (
     Everywhere,

@@ -19,9 +19,9 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from vidreason import __version__, breakdown, cases, evaluate, plots, strips, train
 from vidreason.baselines import TREES, beside
 from vidreason.data.datasets import clips_folder, dataset_root
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.evaluate import Drawn, Judged
-from vidreason.files import progress, write_atomic
+from vidreason.core.files import progress, write_atomic
 from vidreason.forecasts import Forecasts, are_forecasts, read_forecasts
 from vidreason.intent import IntentTask
 from vidreason.metrics import METRICS

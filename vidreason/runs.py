@@ -22,8 +22,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from vidreason import __version__
-from vidreason.errors import DataError
-from vidreason.files import left_over, sweep, write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import left_over, sweep, write_atomic
 from vidreason.weights import read_weights
 
 # What a run leaves that stopped before its first checkpoint; it may start over.

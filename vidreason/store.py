@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.files import progress, write_atomic
+from vidreason.core.files import progress, write_atomic
 from vidreason.scene import Scene
 
 _SCALARS = ("id", "fps", "width", "height", "length", "attributes", "track_ids")

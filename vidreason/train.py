@@ -29,7 +29,7 @@ import vidreason.data.clips
 import vidreason.decompose
 import vidreason.intent
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.options import LINKS, Parser, named, refuse_linked
 from vidreason.runs import (
     CheckpointFiles,

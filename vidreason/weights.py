@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.torch import load_file, save
 from torch import nn
 
-from vidreason.errors import DataError
-from vidreason.files import sha256, write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import sha256, write_atomic
 
 MODEL, CONFIG, CARD, README = "model.safetensors", "config.yaml", "card.json", "README.md"
 FILES = (MODEL, CONFIG, CARD, README)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from vidreason.clip import Balls
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 
 _RADIUS = 60  # px of a matter-js ball of sizemul 1
 _MOST = 100_000_000  # balls times frames

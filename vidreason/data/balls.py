@@ -14,7 +14,7 @@ from vidreason.data.ball_files import read_balls
 from vidreason.data.clips import SEEDS, ClipData, Split
 from vidreason.data.discs import Discs
 from vidreason.data.moving import paste, sheets, uniforms
-from vidreason.errors import DataError, check_choice, check_ranges
+from vidreason.core.errors import DataError, check_choice, check_ranges
 
 Look = Literal["disc", "smooth", "soft"]
 _PHASES = 8  # places within a pixel that balls are drawn at, along each axis

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from vidreason.data.instances import bare_scene
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS, OCCLUSION, Scene
-from vidreason.tables import read_table
+from vidreason.core.tables import read_table
 
 SPLITS = ("train", "val", "test")
 TRACKS = tuple(kind for kind in KINDS if kind != "place")

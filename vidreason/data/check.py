@@ -13,8 +13,8 @@ from rich.table import Table
 
 from vidreason.data.cvat import attributes, named_values, read_xml, start_tags
 from vidreason.data.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
-from vidreason.errors import DataError
-from vidreason.files import data_root, progress
+from vidreason.core.errors import DataError
+from vidreason.core.files import data_root, progress
 from vidreason.scene import Scene
 
 KINDS = {

@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidreason.clip import Clip
-from vidreason.data.loading import EpochSampler, loader
+from vidreason.core.loading import EpochSampler, loader
 from vidreason.data.mnist import SIDE, drawn_digits, read_digits
 from vidreason.data.moving import MovingDigits, read_official
-from vidreason.errors import DataError, check_choice, check_ranges
-from vidreason.files import data_root
+from vidreason.core.errors import DataError, check_choice, check_ranges
+from vidreason.core.files import data_root
 
 Split = Literal["train", "val", "test"]
 # Validation and test clips are the same for every run. Training seeds are below 2**32.

@@ -14,7 +14,7 @@ from pyexpat import ExpatError, ParserCreate
 
 import numpy as np
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 MAX_BYTES = 256 << 20  # a video of PIE takes tens
 _CORRECT = "correct the file, or restore it as the data set's card says"

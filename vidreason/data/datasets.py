@@ -13,8 +13,8 @@ from vidreason.data.places import with_place
 from vidreason.data.stip import Views, read_stip
 from vidreason.data.stip import splits as stip_splits
 from vidreason.data.windows import Windows, make_windows, write_windows
-from vidreason.errors import DataError, check_choice
-from vidreason.files import data_root
+from vidreason.core.errors import DataError, check_choice
+from vidreason.core.files import data_root
 from vidreason.scene import Scene
 
 DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes")

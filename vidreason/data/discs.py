@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from vidreason.clip import Balls
-from vidreason.data.loading import splitmix64
+from vidreason.core.loading import splitmix64
 from vidreason.data.moving import uniforms
-from vidreason.errors import DataError, check_ranges
+from vidreason.core.errors import DataError, check_ranges
 
 GRID = 800
 """Starts and velocities are whole multiples of one box width over this."""

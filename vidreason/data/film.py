@@ -14,7 +14,7 @@ from vidreason.data import masks
 from vidreason.data.instances import Instances, Writer
 from vidreason.data.video import write_video
 from vidreason.data.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
-from vidreason.files import write_atomic
+from vidreason.core.files import write_atomic
 from vidreason.scene import KINDS
 
 _NEAR = 1.5  # metres before the camera where drawing begins

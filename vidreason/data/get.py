@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from vidreason.errors import DataError
-from vidreason.files import data_root, fetch, load_manifest, progress, sha256, unpack
+from vidreason.core.errors import DataError
+from vidreason.core.files import data_root, fetch, load_manifest, progress, sha256, unpack
 
 # Seed and number of trajectories; the sets that `BallsData` simulates with no files.
 BALLS = {"train": (0, 50_000), "val": (1 << 40, 2_000), "test": (2 << 40, 2_000)}

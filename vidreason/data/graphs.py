@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 from torch_geometric.data import HeteroData
 
 from vidreason.data.windows import Windows
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.features import EGO, PERSON, RELATION, check_features
 from vidreason.scene import (
     EGO_ACTIONS,

@@ -17,9 +17,9 @@ import pyarrow as pa
 from vidreason.data import masks
 from vidreason.data.jaad import CUES, FACTS, LABELS
 from vidreason.data.tracking import assign, box_iou
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS, OBJECTS, SIGNALS, Scene
-from vidreason.tables import check_facts, read_facts, read_table
+from vidreason.core.tables import check_facts, read_facts, read_table
 
 VERSION = 1
 SUFFIX = ".arrow"

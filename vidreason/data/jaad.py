@@ -23,7 +23,7 @@ from vidreason.data.cvat import (
     sizes,
     start_tags,
 )
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import (
     CROSS,
     EGO_ACTIONS,

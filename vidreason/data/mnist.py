@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 SIDE = 28
 FILES = {"train": "train", "val": "train", "test": "t10k"}

@@ -14,9 +14,9 @@ from torch_geometric.data import HeteroData
 from vidreason.data.datasets import dataset_root, read_split, split_windows
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.instances import with_store
-from vidreason.data.loading import GOLDEN, EpochSampler, loader, splitmix64
+from vidreason.core.loading import GOLDEN, EpochSampler, loader, splitmix64
 from vidreason.data.windows import OBSERVED, Windows
-from vidreason.errors import DataError, check_ranges
+from vidreason.core.errors import DataError, check_ranges
 from vidreason.features import check_features
 from vidreason.scene import KINDS, OBJECTS, ORIENTATION, Scene
 

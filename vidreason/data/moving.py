@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vidreason.clip import Clip
-from vidreason.data.loading import GOLDEN, splitmix64
-from vidreason.errors import DataError
+from vidreason.core.loading import GOLDEN, splitmix64
+from vidreason.core.errors import DataError
 
 OFFICIAL = ((20, 10_000, 64, 64), "be083ec986bfe91a449d63653c411eb2")
 """Shape (T, clips, S, S) and MD5 of the benchmark's `mnist_test_seq.npy`."""

@@ -15,7 +15,7 @@ from vidreason.data.cvat import attributes, box_numbers, code_of, read_xml, size
 from vidreason.data.cvat import named_values as values_of
 from vidreason.data.jaad import FACTS as JAAD_FACTS
 from vidreason.data.jaad import LABELS
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import CROSS, KINDS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
 from vidreason.store import cached, content_key, read_each
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from vidreason.data.instances import Instances
-from vidreason.errors import DataError
-from vidreason.files import sha256
+from vidreason.core.errors import DataError
+from vidreason.core.files import sha256
 from vidreason.scene import KINDS
 
 NEEDED = ("person", "vehicle")

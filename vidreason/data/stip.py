@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from vidreason.data.jaad import FACTS, LABELS
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import KINDS, SIGNALS, Scene
 from vidreason.store import cached, content_key, read_each
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidreason.data.jaad import APPEARANCE, FOLDERS, LABELS, SPLITS, annotation_path
 from vidreason.data.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 from vidreason.scene import OCCLUSION, ORIENTATION, TRAFFIC_LIGHT
 
 FOLLOWS = 30, 80  # metres up to which a person is followed, one more patiently than another

@@ -16,8 +16,8 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 _SLACK = 1.5  # frames by which a stream may end before its container says

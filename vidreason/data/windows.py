@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.errors import DataError
-from vidreason.files import write_atomic
+from vidreason.core.errors import DataError
+from vidreason.core.files import write_atomic
 from vidreason.scene import KINDS, TAGS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from torch.nn import functional
 
 from vidreason.clip import Decomposition
-from vidreason.errors import DataError, check_ranges
+from vidreason.core.errors import DataError, check_ranges
 from vidreason.models.spatial import compose, crop, paste
 
 Draw = Callable[[str, Tensor, Tensor], Tensor]

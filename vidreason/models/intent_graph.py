@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
-from vidreason import processes
-from vidreason.errors import check_ranges
+from vidreason.core import processes
+from vidreason.core.errors import check_ranges
 from vidreason.features import sizes
-from vidreason.processes import Rows, rows, total
+from vidreason.core.processes import Rows, rows, total
 from vidreason.scene import SIGNALS, TAGS
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
-from vidreason.errors import DataError, check_ranges
+from vidreason.core.errors import DataError, check_ranges
 from vidreason.features import sizes
 from vidreason.scene import SIGNALS
 

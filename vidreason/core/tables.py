@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 
 def read_facts(path: Path, mend: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, ProgressColumn
 
-from vidreason.errors import DataError
+from vidreason.core.errors import DataError
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte

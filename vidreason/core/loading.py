@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vidreason import processes
+from vidreason.core import processes
 
 
 class EpochSampler(Sampler[int]):
