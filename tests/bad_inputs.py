@@ -24,7 +24,7 @@ import yaml
 from idx import idx
 
 from vidreason import cli
-from vidreason.data.jaad import annotation_path
+from vidreason.scenes.jaad import annotation_path
 
 LINES = Path(__file__).with_suffix(".yaml")
 BOXES = ["data", "windows", "boxes", "--root", "boxes", "--protocol", "benchmark"]

@@ -9,7 +9,7 @@ import numpy as np
 from vidreason.data.instances import Instances
 from vidreason.data.video import write_video
 from vidreason.prepare import Job, find_videos
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 
 def frames(seed, length=24, size=(64, 96), blobs=3):

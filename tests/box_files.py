@@ -2,7 +2,7 @@
 
 import csv
 
-from vidreason.scene import KINDS, OCCLUSION
+from vidreason.scenes.scene import KINDS, OCCLUSION
 
 BOXES = ["video", "pedestrian", "frame", "x1", "y1", "x2", "y2", "crossing", "kind", "occlusion"]
 VIDEOS = ["video", "split", "fps", "width", "height", "length", "weather"]

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from hypothesis import settings
 
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 
 # Examples are the same in every run: a test fails because of the code, not of luck.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from vidreason.data.jaad import CUES, FACTS, LABELS
-from vidreason.scene import EGO_ACTIONS, KINDS, OBJECTS, SIGNALS, Scene
+from vidreason.scenes.jaad import CUES, FACTS, LABELS
+from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OBJECTS, SIGNALS, Scene
 
 
 def scene(seed, index=0, tracks=None):

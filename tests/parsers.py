@@ -27,7 +27,10 @@ import yaml
 from idx import idx
 
 from vidreason.clip import Balls
-from vidreason.data import boxes, jaad, pie, stip
+from vidreason.scenes import boxes
+from vidreason.scenes import jaad
+from vidreason.scenes import pie
+from vidreason.scenes import stip
 from vidreason.data.ball_files import read_balls, write_balls
 from vidreason.data.instances import Prepared
 from vidreason.data.mnist import read_digits

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from vidreason.data.stip import TEST
+from vidreason.scenes.stip import TEST
 
 WIDTH, HEIGHT = 1936, 1216
 NAMES = (*TEST[:2], "downtown_ann_1", "sf_1", "sf_2", "sf_3", "palo_alto_1", "palo_alto_2")

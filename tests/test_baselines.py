@@ -4,10 +4,10 @@ import pytest
 
 from vidreason.baselines import box_trees, majority, oracles, summaries
 from vidreason.data.datasets import split_videos
-from vidreason.data.jaad import read_splits
+from vidreason.scenes.jaad import read_splits
 from vidreason.data.windows import make_windows
 from vidreason.metrics import measure
-from vidreason.scene import KINDS, ORIENTATION
+from vidreason.scenes.scene import KINDS, ORIENTATION
 
 EVERY = ("box", "ego", "traffic", "orientation", "neighbours")
 

@@ -12,10 +12,10 @@ import torch
 from box_files import BOXES, VIDEOS, rows_of, write
 
 from vidreason import cli
-from vidreason.data.boxes import read_boxes
+from vidreason.scenes.boxes import read_boxes
 from vidreason.data.datasets import read_split, split_windows
 from vidreason.data.graphs import GraphBuilder
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 from vidreason.data.street import write_street
 from vidreason.data.windows import make_windows
 from vidreason.core.errors import DataError

@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 from vidreason.cli import main
-from vidreason.data.check import KINDS, Finding, check
-from vidreason.data.jaad import FOLDERS, SPLITS, annotation_path, read_jaad
+from vidreason.scenes.check import KINDS, Finding, check
+from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path, read_jaad
 from vidreason.core.errors import DataError
 
 VIDEO = tiny.VIDEO

@@ -141,7 +141,7 @@ def fail(error: BaseException):
 
 
 def test_debug_shows_the_place_and_nothing_else_does(stub, capsys):
-    stub("vidreason.data.check", run=fail(DataError("f.xml", "is odd", "mend it", "line 3")))
+    stub("vidreason.scenes.check", run=fail(DataError("f.xml", "is odd", "mend it", "line 3")))
     line = ["data", "check", "jaad", "--root", "x"]
     assert cli.main(line) == 1
     assert capsys.readouterr().err == "error: f.xml: line 3: is odd; mend it\n"
@@ -150,7 +150,7 @@ def test_debug_shows_the_place_and_nothing_else_does(stub, capsys):
 
 
 def test_a_bug_is_not_hidden(stub):
-    stub("vidreason.data.check", run=fail(KeyError("x")))
+    stub("vidreason.scenes.check", run=fail(KeyError("x")))
     with pytest.raises(KeyError):
         cli.main(["data", "check", "jaad"])
 
@@ -169,7 +169,7 @@ def test_a_signal_ends_with_its_code(stub, capsys, command, number, code, turned
                 raise turned_into from None
             raise
 
-    stub("vidreason.data.check", run=work)
+    stub("vidreason.scenes.check", run=work)
     stub("vidreason.train", main=work)
     assert cli.main(command) == code
     said = capsys.readouterr().err
@@ -187,13 +187,13 @@ def test_a_signal_that_a_destructor_swallows_is_heard(stub, capsys):
         Swallows()
         time.sleep(10)
 
-    stub("vidreason.data.check", run=work)
+    stub("vidreason.scenes.check", run=work)
     assert cli.main(["data", "check", "jaad"]) == 143
     assert capsys.readouterr().err == "stopped by SIGTERM\n"
 
 
 def test_too_little_memory_is_one_line(stub, capsys):
-    stub("vidreason.data.check", run=fail(MemoryError("Unable to allocate 9 TiB")))
+    stub("vidreason.scenes.check", run=fail(MemoryError("Unable to allocate 9 TiB")))
     assert cli.main(["data", "check", "jaad"]) == 1
     assert capsys.readouterr().err == "error: memory: Unable to allocate 9 TiB; free some\n"
 
@@ -202,7 +202,7 @@ PRINT = """
 import sys
 from types import ModuleType
 from vidreason.cli import main
-module = sys.modules["vidreason.data.check"] = ModuleType("check")
+module = sys.modules["vidreason.scenes.check"] = ModuleType("check")
 module.run = lambda args: print("x" * int(sys.argv[1]))
 sys.exit(main(["data", "check", "jaad"]))
 """

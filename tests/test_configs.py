@@ -9,13 +9,13 @@ import yaml
 
 from vidreason import cli
 from vidreason.data.instances import Instances, Writer
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 from vidreason.data.masks import encode, pool
 from vidreason.data.street import write_street
 from vidreason.features import is_oracle
 from vidreason.metrics import roc_auc
 from vidreason.predictions import read_predictions
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted((FOLDER / "intent").glob("*.yaml"))

@@ -6,10 +6,10 @@ import pytest
 
 from vidreason import cli
 from vidreason.data.instances import Prepared, with_instances
-from vidreason.data.jaad import read_video
+from vidreason.scenes.jaad import read_video
 from vidreason.data.video import Video
 from vidreason.forecasts import read_forecasts
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from vidreason import evaluate, metrics
 from vidreason.baselines import box_trees, majority
 from vidreason.data.datasets import split_videos
-from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.scenes.jaad import read_jaad, read_splits
 from vidreason.data.windows import make_windows
 from vidreason.core.errors import DataError
 from vidreason.predictions import (

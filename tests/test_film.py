@@ -8,7 +8,7 @@ from vidreason.data.masks import boxes, encode
 from vidreason.data.street import view
 from vidreason.data.video import Video
 from vidreason.data.world import HEIGHT, LANE, WIDTH, simulate
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from vidreason import forecasts
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 from vidreason.data.modules import IntentData
 from vidreason.data.street import write_street
 from vidreason.data.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.intent import IntentTask
 from vidreason.models import IntentGraphNet, StipNet
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 FEATURES = ("box", "neighbours", "ego", "traffic")
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from vidreason.data.graphs import GraphBuilder
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 from vidreason.data.windows import PROTOCOLS, make_windows
 from vidreason.core.errors import DataError
 from vidreason.features import EGO, GROUPS, INFRA, PERSON, RELATION, is_oracle, sizes
-from vidreason.scene import (
+from vidreason.scenes.scene import (
     EGO_ACTIONS,
     KINDS,
     LIGHTS,

@@ -8,7 +8,7 @@ import pytest
 from vidreason.data.instances import Instances, Prepared, Writer, match, with_instances
 from vidreason.data.masks import Masks, boxes, decode, encode, pool
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 HEIGHT, WIDTH, LENGTH = 40, 60, 150
 ABOUT = {"video": "v", "fps": 30.0, "width": WIDTH, "height": HEIGHT, "length": LENGTH, "every": 1}

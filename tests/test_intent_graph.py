@@ -11,7 +11,7 @@ from torch.nn import functional
 from vidreason.core.errors import DataError
 from vidreason.intent import IntentTask
 from vidreason.models.intent_graph import IntentGraphNet, MemberGRU, MemberLinear, standardise
-from vidreason.scene import SIGNALS, TAGS
+from vidreason.scenes.scene import SIGNALS, TAGS
 
 MEMBERS, WINDOWS = 3, 9
 CALM = {"dropout": 0.0, "input_noise": 0.0, "input_dropout": 0.0}

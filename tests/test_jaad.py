@@ -12,8 +12,9 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidreason.data import cvat, jaad
-from vidreason.data.jaad import (
+from vidreason.scenes import cvat
+from vidreason.scenes import jaad
+from vidreason.scenes.jaad import (
     APPEARANCE,
     CUES,
     FACTS,
@@ -26,8 +27,8 @@ from vidreason.data.jaad import (
 )
 from vidreason.data.street import write_street
 from vidreason.core.errors import DataError
-from vidreason.scene import CROSS, EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
-from vidreason.store import cached, content_key
+from vidreason.scenes.scene import CROSS, EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.cache import cached, content_key
 
 VIDEO = tiny.VIDEO
 

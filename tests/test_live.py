@@ -10,7 +10,7 @@ import torch
 
 from vidreason import cli
 from vidreason.data.film import Film, write_truth
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 from vidreason.data.modules import IntentData
 from vidreason.data.street import write_street
 from vidreason.data.world import FPS, simulate
@@ -19,7 +19,7 @@ from vidreason.forecasts import forecast_scene, read_forecasts
 from vidreason.intent import IntentTask
 from vidreason.live import Live
 from vidreason.models import IntentGraphNet
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 from vidreason.train import load_with_data
 
 SIZE = (1000, 600)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vidreason.overlay import FALLS, OTHER, RISES, Overlay, Shown
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 PERSON, CAR = KINDS.index("person"), KINDS.index("vehicle")
 SIZE = (640, 480)

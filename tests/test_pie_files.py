@@ -9,11 +9,11 @@ import numpy as np
 import pie_files
 import pytest
 
-from vidreason.data.cvat import attributes, read_xml, start_tags
-from vidreason.data.pie import _facts, annotation_path, read_pie, read_video, splits
+from vidreason.scenes.cvat import attributes, read_xml, start_tags
+from vidreason.scenes.pie import _facts, annotation_path, read_pie, read_video, splits
 from vidreason.data.windows import make_windows
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS, LIGHTS
+from vidreason.scenes.scene import KINDS, LIGHTS
 
 ONE = "set01/video_0001"
 KIND = {"transit_station": "station"}

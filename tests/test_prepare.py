@@ -15,14 +15,14 @@ from test_segment import save
 from vidreason import cli, prepare
 from vidreason.data.film import Film, TrueMasks, write_film, write_truth
 from vidreason.data.instances import Prepared, match, with_instances
-from vidreason.data.jaad import read_video
+from vidreason.scenes.jaad import read_video
 from vidreason.data.masks import encode
 from vidreason.data.street import write_video as annotate
 from vidreason.data.video import write_video
 from vidreason.data.world import simulate
 from vidreason.core.errors import DataError
 from vidreason.prepare import Job, find_videos, prepare_video, run_jobs
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 CLIPS = 40
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vidreason import cli
 from vidreason.data.instances import Prepared
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 from vidreason.data.street import write_street
 from vidreason.data.video import write_video
 from vidreason.core.errors import DataError

@@ -16,7 +16,7 @@ from vidreason.data.film import Film, write_film
 from vidreason.data.street import write_street
 from vidreason.data.world import simulate
 from vidreason.predictions import read_predictions
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 ROOT = Path(__file__).parent.parent
 EVIL = "<img src=x onerror=document.title=1>"

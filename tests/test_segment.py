@@ -7,7 +7,7 @@ import torch
 from vidreason.data import segment
 from vidreason.data.segment import Segmenter, identity, kinds
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import stip_files
 
-from vidreason.data.stip import TEST, read_sequence, read_stip, splits
+from vidreason.scenes.stip import TEST, read_sequence, read_stip, splits
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 ONE = stip_files.NAMES[3]
 FILE = f"{ONE}_idx00.mkv.json"

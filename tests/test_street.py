@@ -6,7 +6,7 @@ import pytest
 import tiny
 from sklearn.metrics import roc_auc_score
 
-from vidreason.data.jaad import (
+from vidreason.scenes.jaad import (
     APPEARANCE,
     FACTS,
     LABELS,
@@ -18,7 +18,7 @@ from vidreason.data.jaad import (
 from vidreason.data.street import _car_boxes, annotate, view, write_street
 from vidreason.data.world import CROSS, EYE, FOCAL, Street, simulate
 from vidreason.core.errors import DataError
-from vidreason.scene import EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 FEW = 12  # videos, where every box is looked at
 

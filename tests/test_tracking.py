@@ -6,7 +6,7 @@ from vidreason.data.film import _SHOWN, Film, TrueMasks
 from vidreason.data.masks import boxes, encode, pool
 from vidreason.data.tracking import Tracker, alike, assign, box_iou
 from vidreason.data.world import simulate
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 PERSON, VEHICLE = KINDS.index("person"), KINDS.index("vehicle")
 

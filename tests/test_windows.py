@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vidreason.cli import main
 from vidreason.data.datasets import split_videos
-from vidreason.data.jaad import read_jaad, read_splits
+from vidreason.scenes.jaad import read_jaad, read_splits
 from vidreason.data.windows import (
     PROTOCOLS,
     make_windows,
@@ -20,7 +20,7 @@ from vidreason.data.windows import (
     write_windows,
 )
 from vidreason.core.errors import DataError
-from vidreason.scene import TAGS
+from vidreason.scenes.scene import TAGS
 
 
 def columns(windows):

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vidreason.data.jaad import annotation_path
+from vidreason.scenes.jaad import annotation_path
 from vidreason.data.street import write_street
 
 VIDEOS = ("video_0001", "video_0002", "video_0003")  # train, val, test

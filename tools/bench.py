@@ -34,7 +34,7 @@ from rich.table import Table
 
 from vidreason.data.film import Film, TrueMasks, write_film, write_truth
 from vidreason.data.instances import Instances, Prepared
-from vidreason.data.jaad import FOLDERS, annotation_path, read_jaad, video_names
+from vidreason.scenes.jaad import FOLDERS, annotation_path, read_jaad, video_names
 from vidreason.data.video import write_video
 from vidreason.data.world import FPS, simulate
 from vidreason.core.files import data_root
@@ -351,7 +351,7 @@ def overlay(runs: int) -> None:
     from vidreason.data.video import Video, video_writer
     from vidreason.overlay import Overlay
     from vidreason.render import of_store
-    from vidreason.scene import KINDS
+    from vidreason.scenes.scene import KINDS
 
     table = Table(title="10 s of 1080p to 720p H.264, segmenter and model left out")
     for column in ("what", "value"):
@@ -433,7 +433,7 @@ def latency(weights: str, runs: int, threads: int) -> None:
 _AGAINST = """
 import statistics, sys, tempfile, time
 from pathlib import Path
-from vidreason.data.jaad import read_jaad
+from vidreason.scenes.jaad import read_jaad
 def reading():
     start = time.process_time()
     read_jaad(Path(sys.argv[1]), cache=False)

@@ -21,7 +21,7 @@ from vidreason.data.windows import Windows
 from vidreason.core.errors import DataError
 from vidreason.metrics import best_threshold
 from vidreason.predictions import Predictions, match, prediction_columns
-from vidreason.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 Split = tuple[Sequence[Scene], Windows]
 """Windows and the scenes they were made of."""

@@ -15,7 +15,7 @@ from vidreason.data.datasets import dataset_root, read_split, split_windows
 from vidreason.data.windows import Windows
 from vidreason.core.errors import DataError
 from vidreason.predictions import KEY, Predictions, match, prediction_columns
-from vidreason.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _HEIGHTS = (60, 100, 160, 260)  # px of 1080
 _NEIGHBOURS = {"nobody": 1, "1 or 2": 3, "3 to 5": 6, "6 or more": np.inf}

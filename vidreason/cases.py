@@ -19,7 +19,7 @@ from vidreason.core.errors import DataError
 from vidreason.forecasts import Forecasts
 from vidreason.intent import IntentTask
 from vidreason.predictions import Predictions
-from vidreason.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _MARGIN = 3.0  # heights of the pedestrian around what is shown
 _LEAST_VIEW = 480  # px of width

@@ -17,7 +17,7 @@ from vidreason.data.windows import Windows
 from vidreason.core.files import write_atomic
 from vidreason.overlay import TRACKS
 from vidreason.plots import COLOURS
-from vidreason.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _CROSSES, _STAYS = COLOURS[1], COLOURS[0]
 

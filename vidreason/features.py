@@ -7,7 +7,7 @@ tags, attributes of whole tracks) is reachable only through groups whose name st
 from collections.abc import Mapping, Sequence
 
 from vidreason.core.errors import DataError
-from vidreason.scene import LIGHTS, OBJECTS
+from vidreason.scenes.scene import LIGHTS, OBJECTS
 
 ORACLE = "oracle_"
 
@@ -63,7 +63,7 @@ PERSON = {
 """Columns of persons, and of whatever else has a box, by group."""
 
 INFRA = {"traffic": ("present", "red", "green")}
-"""Columns of the infrastructure nodes, one node for each of `vidreason.scene.SIGNALS`."""
+"""Columns of the infrastructure nodes, one node for each of `vidreason.scenes.scene.SIGNALS`."""
 
 EGO = {
     "ego": ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating"),

@@ -20,7 +20,7 @@ from vidreason.data.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
 from vidreason.intent import IntentTask
-from vidreason.scene import Scene
+from vidreason.scenes.scene import Scene
 from vidreason.core.tables import check_facts, read_facts, read_table
 
 SCHEMA = pa.schema(

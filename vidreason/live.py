@@ -110,7 +110,7 @@ class Live:
         Args:
             number: Of the frame, greater than the last one.
             track: (N,) numbers that tell who is who.
-            kind: (N,) index into `vidreason.scene.KINDS`.
+            kind: (N,) index into `vidreason.scenes.scene.KINDS`.
             box: (N, 4) px.
             look: (N, C) features, where the model sees any.
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.colors import TABLEAU_COLORS, to_rgb
 
 from vidreason.plots import COLOURS
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 RISES, FALLS, OTHER = (
     tuple(round(255 * part) for part in to_rgb(colour))
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
     Attributes:
         box: (N, 4) px of the source frame.
         name: N names of tracks.
-        kind: (N,) int8, index into `vidreason.scene.KINDS`.
+        kind: (N,) int8, index into `vidreason.scenes.scene.KINDS`.
         probability: (N,), NaN where nothing is forecast.
         label: (N,) int8: 1 crosses, 0 does not, -1 unknown.
         edge: (E, 2) rows of `box`: who sends, and whose forecast it is.

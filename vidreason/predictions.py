@@ -18,7 +18,7 @@ from vidreason.data.windows import Windows, pedestrians
 from vidreason.core.errors import DataError
 from vidreason.features import is_oracle
 from vidreason.core.files import write_atomic
-from vidreason.scene import Scene
+from vidreason.scenes.scene import Scene
 from vidreason.core.tables import check_facts, read_table
 
 COLUMNS = {

@@ -30,7 +30,7 @@ from vidreason.forecasts import (
 from vidreason.intent import IntentTask
 from vidreason.overlay import TRACKS, Overlay, Shown, edge_colour
 from vidreason.predictions import Predictions, read_predictions
-from vidreason.scene import KINDS, Scene
+from vidreason.scenes.scene import KINDS, Scene
 from vidreason.train import load_with_data
 
 _HOLD = 0.5  # seconds that a forecast is shown for, until the next

@@ -15,7 +15,7 @@ from vidreason.data.instances import Instances, Writer
 from vidreason.data.video import write_video
 from vidreason.data.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 from vidreason.core.files import write_atomic
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 _NEAR = 1.5  # metres before the camera where drawing begins
 _LAMPS = ((200, 30, 30), (60, 200, 80))

@@ -19,7 +19,7 @@ from torch_geometric.data import HeteroData
 from vidreason.data.windows import Windows
 from vidreason.core.errors import DataError
 from vidreason.features import EGO, PERSON, RELATION, check_features
-from vidreason.scene import (
+from vidreason.scenes.scene import (
     EGO_ACTIONS,
     KINDS,
     LIGHTS,

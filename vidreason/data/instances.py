@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from vidreason.data import masks
-from vidreason.data.jaad import CUES, FACTS, LABELS
+from vidreason.scenes.jaad import CUES, FACTS, LABELS
 from vidreason.data.tracking import assign, box_iou
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS, OBJECTS, SIGNALS, Scene
+from vidreason.scenes.scene import KINDS, OBJECTS, SIGNALS, Scene
 from vidreason.core.tables import check_facts, read_facts, read_table
 
 VERSION = 1
@@ -54,7 +54,7 @@ class Instances(NamedTuple):
     Attributes:
         image: (H, W) unsigned integers, the number of the instance from 1 to N; 0 is nobody.
         label: N names of classes, as the segmenter calls them.
-        kind: (N,) int8, index into `vidreason.scene.KINDS`.
+        kind: (N,) int8, index into `vidreason.scenes.scene.KINDS`.
         score: (N,) float32, the segmenter's confidence, 0 to 1.
         features: (C, h, w) of the whole frame, coarser, to be averaged over each mask.
     """

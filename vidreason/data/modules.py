@@ -18,7 +18,7 @@ from vidreason.core.loading import GOLDEN, EpochSampler, loader, splitmix64
 from vidreason.data.windows import OBSERVED, Windows
 from vidreason.core.errors import DataError, check_ranges
 from vidreason.features import check_features
-from vidreason.scene import KINDS, OBJECTS, ORIENTATION, Scene
+from vidreason.scenes.scene import KINDS, OBJECTS, ORIENTATION, Scene
 
 Split = Literal["train", "val", "test"]
 

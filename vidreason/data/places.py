@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidreason.scene import KINDS, Scene
+from vidreason.scenes.scene import KINDS, Scene
 
 _SIZE = (1920, 1080)  # pixels of the image that the rule is written for
 _SLOPE, _MARGIN, _REACH = 0.25, 20, 200  # of its sides; pixels up from the lower edge

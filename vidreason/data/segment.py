@@ -16,7 +16,7 @@ import torch
 from vidreason.data.instances import Instances
 from vidreason.core.errors import DataError
 from vidreason.core.files import sha256
-from vidreason.scene import KINDS
+from vidreason.scenes.scene import KINDS
 
 NEEDED = ("person", "vehicle")
 _NAMES = {

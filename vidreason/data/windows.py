@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
-from vidreason.scene import KINDS, TAGS, Scene
+from vidreason.scenes.scene import KINDS, TAGS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
 SUBSETS = ("beh", "all", "place")

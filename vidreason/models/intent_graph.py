@@ -18,7 +18,7 @@ from vidreason.core import processes
 from vidreason.core.errors import check_ranges
 from vidreason.features import sizes
 from vidreason.core.processes import Rows, rows, total
-from vidreason.scene import SIGNALS, TAGS
+from vidreason.scenes.scene import SIGNALS, TAGS
 
 
 class IntentGraphNet(nn.Module):

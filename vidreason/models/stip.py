@@ -15,7 +15,7 @@ from torch_geometric.nn import MessagePassing
 
 from vidreason.core.errors import DataError, check_ranges
 from vidreason.features import sizes
-from vidreason.scene import SIGNALS
+from vidreason.scenes.scene import SIGNALS
 
 _RELATION = 8  # leading edge columns that are the paper's spatial relation
 

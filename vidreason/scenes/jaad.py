@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidreason.data.cvat import (
+from vidreason.scenes.cvat import (
     attributes,
     box_numbers,
     code_of,
@@ -24,7 +24,7 @@ from vidreason.data.cvat import (
     start_tags,
 )
 from vidreason.core.errors import DataError
-from vidreason.scene import (
+from vidreason.scenes.scene import (
     CROSS,
     EGO_ACTIONS,
     KINDS,
@@ -34,7 +34,7 @@ from vidreason.scene import (
     TRAFFIC_LIGHT,
     Scene,
 )
-from vidreason.store import cached, content_key, read_each
+from vidreason.scenes.cache import cached, content_key, read_each
 
 FPS = 29.97
 FOLDERS = {

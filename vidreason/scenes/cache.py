@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vidreason.core.files import progress, write_atomic
-from vidreason.scene import Scene
+from vidreason.scenes.scene import Scene
 
 _SCALARS = ("id", "fps", "width", "height", "length", "attributes", "track_ids")
 _ARRAYS = ("ego_action", "kind", "offsets", "frame", "box")

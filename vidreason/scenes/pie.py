@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vidreason.data.cvat import attributes, box_numbers, code_of, read_xml, sizes, start_tags
-from vidreason.data.cvat import named_values as values_of
-from vidreason.data.jaad import FACTS as JAAD_FACTS
-from vidreason.data.jaad import LABELS
+from vidreason.scenes.cvat import attributes, box_numbers, code_of, read_xml, sizes, start_tags
+from vidreason.scenes.cvat import named_values as values_of
+from vidreason.scenes.jaad import FACTS as JAAD_FACTS
+from vidreason.scenes.jaad import LABELS
 from vidreason.core.errors import DataError
-from vidreason.scene import CROSS, KINDS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
-from vidreason.store import cached, content_key, read_each
+from vidreason.scenes.scene import CROSS, KINDS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
+from vidreason.scenes.cache import cached, content_key, read_each
 
 FPS = 30.0
 FOLDERS = {"annotations": "_annt", "annotations_attributes": "_attributes"}

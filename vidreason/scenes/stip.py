@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from vidreason.data.jaad import FACTS, LABELS
+from vidreason.scenes.jaad import FACTS, LABELS
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS, SIGNALS, Scene
-from vidreason.store import cached, content_key, read_each
+from vidreason.scenes.scene import KINDS, SIGNALS, Scene
+from vidreason.scenes.cache import cached, content_key, read_each
 
 TEST = (
     "downtown_ann_3-09-28-2017",

@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from vidreason.data.instances import bare_scene
 from vidreason.core.errors import DataError
-from vidreason.scene import KINDS, OCCLUSION, Scene
+from vidreason.scenes.scene import KINDS, OCCLUSION, Scene
 from vidreason.core.tables import read_table
 
 SPLITS = ("train", "val", "test")
