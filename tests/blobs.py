@@ -6,9 +6,9 @@ import time
 import cv2
 import numpy as np
 
-from vidreason.data.instances import Instances
-from vidreason.data.video import write_video
-from vidreason.prepare import Job, find_videos
+from vidreason.perception.store import Instances
+from vidreason.perception.video import write_video
+from vidreason.perception.prepare import Job, find_videos
 from vidreason.scenes.scene import KINDS
 
 

@@ -32,17 +32,17 @@ from vidreason.scenes import jaad
 from vidreason.scenes import pie
 from vidreason.scenes import stip
 from vidreason.data.ball_files import read_balls, write_balls
-from vidreason.data.instances import Prepared
+from vidreason.perception.store import Prepared
 from vidreason.data.mnist import read_digits
 from vidreason.data.moving import read_official
 from vidreason.data.street import write_street
-from vidreason.data.video import Video
+from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
 from vidreason.core.files import unpack
 from vidreason.forecasts import read_forecasts, write_forecasts
 from vidreason.options import _load_yaml
 from vidreason.predictions import read_predictions, write_predictions
-from vidreason.prepare import prepare_video
+from vidreason.perception.prepare import prepare_video
 from vidreason.runs import _read as read_checkpoint
 from vidreason.weights import find_weights, read_card, shipped
 

@@ -8,9 +8,9 @@ import stip_files
 import yaml
 
 from vidreason import cli
-from vidreason.data.instances import Instances, Writer
+from vidreason.perception.store import Instances, Writer
 from vidreason.scenes.jaad import read_jaad
-from vidreason.data.masks import encode, pool
+from vidreason.perception.masks import encode, pool
 from vidreason.data.street import write_street
 from vidreason.features import is_oracle
 from vidreason.metrics import roc_auc

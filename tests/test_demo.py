@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from vidreason import cli
-from vidreason.data.instances import Prepared, with_instances
+from vidreason.perception.store import Prepared, with_instances
 from vidreason.scenes.jaad import read_video
-from vidreason.data.video import Video
+from vidreason.perception.video import Video
 from vidreason.forecasts import read_forecasts
 from vidreason.scenes.scene import KINDS
 

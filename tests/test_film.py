@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from vidreason.data.film import Film, TrueMasks, write_film, write_truth
-from vidreason.data.instances import Prepared
-from vidreason.data.masks import boxes, encode
+from vidreason.perception.store import Prepared
+from vidreason.perception.masks import boxes, encode
 from vidreason.data.street import view
-from vidreason.data.video import Video
+from vidreason.perception.video import Video
 from vidreason.data.world import HEIGHT, LANE, WIDTH, simulate
 from vidreason.scenes.scene import KINDS
 

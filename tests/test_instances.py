@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vidreason.data.instances import Instances, Prepared, Writer, match, with_instances
-from vidreason.data.masks import Masks, boxes, decode, encode, pool
+from vidreason.perception.store import Instances, Prepared, Writer, match, with_instances
+from vidreason.perception.masks import Masks, boxes, decode, encode, pool
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import KINDS
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from vidreason.data.masks import Masks, areas, boxes, decode, encode, numbers, overlaps, pool
+from vidreason.perception.masks import Masks, areas, boxes, decode, encode, numbers, overlaps, pool
 
 
 def images(seed):

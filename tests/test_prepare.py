@@ -12,16 +12,17 @@ import pytest
 from blobs import jobs
 from test_segment import save
 
-from vidreason import cli, prepare
+from vidreason import cli
+from vidreason.perception import prepare
 from vidreason.data.film import Film, TrueMasks, write_film, write_truth
-from vidreason.data.instances import Prepared, match, with_instances
+from vidreason.perception.store import Prepared, match, with_instances
 from vidreason.scenes.jaad import read_video
-from vidreason.data.masks import encode
+from vidreason.perception.masks import encode
 from vidreason.data.street import write_video as annotate
-from vidreason.data.video import write_video
+from vidreason.perception.video import write_video
 from vidreason.data.world import simulate
 from vidreason.core.errors import DataError
-from vidreason.prepare import Job, find_videos, prepare_video, run_jobs
+from vidreason.perception.prepare import Job, find_videos, prepare_video, run_jobs
 from vidreason.scenes.scene import KINDS
 
 CLIPS = 40
@@ -105,7 +106,7 @@ WORK = """
 import sys
 from pathlib import Path
 from blobs import jobs
-from vidreason.prepare import prepare_video
+from vidreason.perception.prepare import prepare_video
 if __name__ == "__main__":
     for job in jobs(Path(sys.argv[1]), Path(sys.argv[2])):
         print(prepare_video(job, wait=sys.argv[3] == "wait"), flush=True)
@@ -148,7 +149,8 @@ STOP = """
 import sys
 from pathlib import Path
 from blobs import Slow, jobs
-from vidreason import cli, prepare
+from vidreason import cli
+from vidreason.perception import prepare
 if __name__ == "__main__":
     store = Path(sys.argv[2])
     prepare.run = lambda args: prepare.report(

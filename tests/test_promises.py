@@ -175,7 +175,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 from blobs import jobs
-from vidreason.prepare import run_jobs
+from vidreason.perception.prepare import run_jobs
 if __name__ == "__main__":
     made = jobs(Path(sys.argv[1]), Path(sys.argv[2]))
     done = run_jobs(made[::int(sys.argv[3])], abs(int(sys.argv[3])))

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from vidreason import cli
-from vidreason.data.instances import Prepared
+from vidreason.perception.store import Prepared
 from vidreason.scenes.jaad import read_jaad
 from vidreason.data.street import write_street
-from vidreason.data.video import write_video
+from vidreason.perception.video import write_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import share
 from vidreason.forecasts import forecast_scene

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.data import segment
-from vidreason.data.segment import Segmenter, identity, kinds
+from vidreason.perception import segmenter as segment
+from vidreason.perception.segmenter import Segmenter, identity, kinds
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import KINDS
 

@@ -3,8 +3,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from vidreason.data.film import _SHOWN, Film, TrueMasks
-from vidreason.data.masks import boxes, encode, pool
-from vidreason.data.tracking import Tracker, alike, assign, box_iou
+from vidreason.perception.masks import boxes, encode, pool
+from vidreason.perception.tracking import Tracker, alike, assign, box_iou
 from vidreason.data.world import simulate
 from vidreason.scenes.scene import KINDS
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from vidreason.data.video import Video, write_video
+from vidreason.perception.video import Video, write_video
 from vidreason.core.errors import DataError
 
 LENGTH, SIZE = 60, (96, 160)

@@ -33,12 +33,12 @@ from rich.console import Console
 from rich.table import Table
 
 from vidreason.data.film import Film, TrueMasks, write_film, write_truth
-from vidreason.data.instances import Instances, Prepared
+from vidreason.perception.store import Instances, Prepared
 from vidreason.scenes.jaad import FOLDERS, annotation_path, read_jaad, video_names
-from vidreason.data.video import write_video
+from vidreason.perception.video import write_video
 from vidreason.data.world import FPS, simulate
 from vidreason.core.files import data_root
-from vidreason.prepare import Job, prepare_video
+from vidreason.perception.prepare import Job, prepare_video
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -348,7 +348,7 @@ def prepare(runs: int) -> None:
 
 def overlay(runs: int) -> None:
     """Ten seconds of 1080p on film: read, drawn over with forecasts and edges, written as 720p."""
-    from vidreason.data.video import Video, video_writer
+    from vidreason.perception.video import Video, video_writer
     from vidreason.overlay import Overlay
     from vidreason.render import of_store
     from vidreason.scenes.scene import KINDS

@@ -191,7 +191,7 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
 
 
 def _write_clips(folder: Path, count: int) -> None:
-    from vidreason.data.video import write_video
+    from vidreason.perception.video import write_video
 
     folder.mkdir()
     for n in range(count):
@@ -207,7 +207,7 @@ class Bright:
     features = 3
 
     def __call__(self, frame: np.ndarray, number: int) -> Any:
-        from vidreason.data.instances import Instances
+        from vidreason.perception.store import Instances
 
         image = (frame[..., 1] > 128).astype(np.uint8)
         look = np.moveaxis(frame[::4, ::4], 2, 0).astype(np.float32)
@@ -215,7 +215,7 @@ class Bright:
 
 
 def _prepare(videos: Path, store: Path) -> int:
-    from vidreason.prepare import Job, _outcome, find_videos, report
+    from vidreason.perception.prepare import Job, _outcome, find_videos, report
 
     done = {
         name: _outcome(Job(name, path, store, "bright", Bright), True)

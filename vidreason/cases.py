@@ -14,7 +14,7 @@ import numpy as np
 
 from vidreason.breakdown import Asked
 from vidreason.data.modules import IntentData
-from vidreason.data.video import Video
+from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
 from vidreason.forecasts import Forecasts
 from vidreason.intent import IntentTask

@@ -36,15 +36,15 @@ def run(args: argparse.Namespace) -> int:
     # Imported here, so that `--help` need not wait for them.
     from vidreason import evaluate, train
     from vidreason.data.film import Film, TrueMasks, write_film
-    from vidreason.data.instances import Prepared
+    from vidreason.perception.store import Prepared
     from vidreason.data.modules import IntentData
     from vidreason.data.street import write_street
-    from vidreason.data.video import Video
+    from vidreason.perception.video import Video
     from vidreason.data.world import simulate
     from vidreason.drawings import draw_instances, draw_windows
     from vidreason.live import OUTPUTS, Live, from_store, predict
     from vidreason.predictions import KEY, match, prediction_columns, read_predictions
-    from vidreason.prepare import Job, prepare_video
+    from vidreason.perception.prepare import Job, prepare_video
     from vidreason.report import write_report
     from vidreason.train import load_with_data
     from vidreason.weights import DEFAULT_VIDEO

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from vidreason.data.instances import Prepared
-from vidreason.data.masks import Masks, decode
-from vidreason.data.video import Video
+from vidreason.perception.store import Prepared
+from vidreason.perception.masks import Masks, decode
+from vidreason.perception.video import Video
 from vidreason.data.windows import Windows
 from vidreason.core.files import write_atomic
 from vidreason.overlay import TRACKS

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vidreason.clip import Clip, Decomposition
-from vidreason.data.video import write_video
+from vidreason.perception.video import write_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
 from vidreason.frame_metrics import follow

@@ -18,18 +18,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.data import masks
+from vidreason.perception import masks
 from vidreason.data.datasets import RATES
-from vidreason.data.instances import Prepared, bare_scene
+from vidreason.perception.store import Prepared, bare_scene
 from vidreason.data.modules import IntentData
-from vidreason.data.video import Video, video_writer
+from vidreason.perception.video import Video, video_writer
 from vidreason.data.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, sweep
 from vidreason.forecasts import horizon_words, write_forecasts
 from vidreason.intent import IntentTask
 from vidreason.overlay import Overlay, Shown
-from vidreason.prepare import DEFAULT, follow
+from vidreason.perception.prepare import DEFAULT, follow
 from vidreason.report import write_report
 from vidreason.train import load_with_data
 from vidreason.weights import DEFAULT_VIDEO
@@ -221,7 +221,7 @@ class Looked(NamedTuple):
 def from_segmenter(
     frames: Iterable[tuple[int, np.ndarray]], segment: Any, fps: float
 ) -> Iterator[Looked]:
-    """Segments and follows frames as they come; arguments as of `vidreason.prepare.follow`."""
+    """Segments and follows frames as they come; arguments as of `vidreason.perception.prepare.follow`."""
     for seen in follow(frames, segment, fps):
         box = masks.boxes(seen.mask)
         yield Looked(seen.number, seen.frame, seen.track, seen.found.kind, box, seen.look)
@@ -313,7 +313,7 @@ def run(args: argparse.Namespace) -> int:
     if prepared:
         looked = from_store(video, prepared)
     else:
-        from vidreason.data.segment import Segmenter
+        from vidreason.perception.segmenter import Segmenter
 
         segment = Segmenter(args.segmenter, args.device, args.confidence)
         looked = from_segmenter(video.frames(every), segment, video.fps / every)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from vidreason.clip import Clip
 from vidreason.data.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
-from vidreason.data.instances import Prepared
-from vidreason.data.masks import Masks, numbers
+from vidreason.perception.store import Prepared
+from vidreason.perception.masks import Masks, numbers
 from vidreason.data.modules import IntentData
-from vidreason.data.video import Video, video_writer
+from vidreason.perception.video import Video, video_writer
 from vidreason.decompose import DecomposeTask
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, write_atomic

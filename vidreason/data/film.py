@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidreason.data import masks
-from vidreason.data.instances import Instances, Writer
-from vidreason.data.video import write_video
+from vidreason.perception import masks
+from vidreason.perception.store import Instances, Writer
+from vidreason.perception.video import write_video
 from vidreason.data.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 from vidreason.core.files import write_atomic
 from vidreason.scenes.scene import KINDS

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from vidreason.data.datasets import dataset_root, read_split, split_windows
 from vidreason.data.graphs import GraphBuilder
-from vidreason.data.instances import with_store
+from vidreason.perception.store import with_store
 from vidreason.core.loading import GOLDEN, EpochSampler, loader, splitmix64
 from vidreason.data.windows import OBSERVED, Windows
 from vidreason.core.errors import DataError, check_ranges

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from vidreason.data.instances import bare_scene
+from vidreason.perception.store import bare_scene
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import KINDS, OCCLUSION, Scene
 from vidreason.core.tables import read_table

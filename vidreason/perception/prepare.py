@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from vidreason.data import masks
-from vidreason.data.instances import SUFFIX, Instances, Writer, about
-from vidreason.data.tracking import Tracker
-from vidreason.data.video import SUFFIXES, Video
+from vidreason.perception import masks
+from vidreason.perception.store import SUFFIX, Instances, Writer, about
+from vidreason.perception.tracking import Tracker
+from vidreason.perception.video import SUFFIXES, Video
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, sweep, write_atomic
 
@@ -35,7 +35,7 @@ _ENDS = 1 << 20  # bytes at both ends of a video by which it is known again
 
 
 class Segment(Protocol):
-    """What finds instances in frames; `vidreason.data.segment.Segmenter` is one."""
+    """What finds instances in frames; `vidreason.perception.segmenter.Segmenter` is one."""
 
     features: int
     """C, width of the features."""
@@ -377,7 +377,7 @@ Cityscapes' classes know no crosswalks, Mapillary's do. To train with a store:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from vidreason.data.segment import Segmenter, identity
+    from vidreason.perception.segmenter import Segmenter, identity
 
     for option, low, high in (("every", 1, 10**6), ("workers", 1, 1000), ("threads", 1, 1000)):
         if not low <= (value := getattr(args, option)) <= high:

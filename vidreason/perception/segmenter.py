@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from vidreason.data.instances import Instances
+from vidreason.perception.store import Instances
 from vidreason.core.errors import DataError
 from vidreason.core.files import sha256
 from vidreason.scenes.scene import KINDS

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 
-from vidreason.data import masks
+from vidreason.perception import masks
 from vidreason.scenes.jaad import CUES, FACTS, LABELS
-from vidreason.data.tracking import assign, box_iou
+from vidreason.perception.tracking import assign, box_iou
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import KINDS, OBJECTS, SIGNALS, Scene
 from vidreason.core.tables import check_facts, read_facts, read_table
@@ -146,7 +146,7 @@ class Prepared:
     Attributes:
         about: What `Writer` was told of it.
         table: All rows; columns `frame`, `track`, `kind`, `label`, `score`, `x1`, `y1`, `x2`, `y2`
-            in pixels, `mask` (run lengths, see `vidreason.data.masks`) and `feature` (C).
+            in pixels, `mask` (run lengths, see `vidreason.perception.masks`) and `feature` (C).
 
     Raises:
         DataError: Missing, damaged, or written by another version.

@@ -10,7 +10,7 @@ Among those who come into question, likeness helps to choose (as in Deep SORT, W
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from vidreason.data.masks import overlaps
+from vidreason.perception.masks import overlaps
 
 _LEAST = 0.05  # score of a pair
 _PART = 0.5  # score of one who is seen in part, in the place where the whole is expected
