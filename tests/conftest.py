@@ -58,8 +58,8 @@ def real_digits():
 @pytest.fixture(scope="session")
 def film(tmp_path_factory):
     """A short street on film, with a store of its true masks: `simulate(3, 2, (90, 120))`."""
-    from vidreason.data.film import Film, write_film, write_truth
-    from vidreason.data.world import simulate
+    from vidreason.simulation.film import Film, write_film, write_truth
+    from vidreason.simulation.world import simulate
 
     base = tmp_path_factory.mktemp("film")
     one = Film(simulate(3, 2, (90, 120)))

@@ -35,7 +35,7 @@ from vidreason.data.ball_files import read_balls, write_balls
 from vidreason.perception.store import Prepared
 from vidreason.data.mnist import read_digits
 from vidreason.data.moving import read_official
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
 from vidreason.core.files import unpack

@@ -16,7 +16,7 @@ from vidreason.scenes.boxes import read_boxes
 from vidreason.data.datasets import read_split, split_windows
 from vidreason.data.graphs import GraphBuilder
 from vidreason.scenes.jaad import read_jaad
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.data.windows import make_windows
 from vidreason.core.errors import DataError
 

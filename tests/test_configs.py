@@ -11,7 +11,7 @@ from vidreason import cli
 from vidreason.perception.store import Instances, Writer
 from vidreason.scenes.jaad import read_jaad
 from vidreason.perception.masks import encode, pool
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.features import is_oracle
 from vidreason.metrics import roc_auc
 from vidreason.predictions import read_predictions

@@ -2,12 +2,12 @@ import av
 import numpy as np
 import pytest
 
-from vidreason.data.film import Film, TrueMasks, write_film, write_truth
+from vidreason.simulation.film import Film, TrueMasks, write_film, write_truth
 from vidreason.perception.store import Prepared
 from vidreason.perception.masks import boxes, encode
-from vidreason.data.street import view
+from vidreason.simulation.street import view
 from vidreason.perception.video import Video
-from vidreason.data.world import HEIGHT, LANE, WIDTH, simulate
+from vidreason.simulation.world import HEIGHT, LANE, WIDTH, simulate
 from vidreason.scenes.scene import KINDS
 
 

@@ -12,7 +12,7 @@ import torch
 from vidreason import forecasts
 from vidreason.scenes.jaad import read_jaad
 from vidreason.data.modules import IntentData
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.data.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.intent import IntentTask

@@ -25,7 +25,7 @@ from vidreason.scenes.jaad import (
     read_splits,
     read_video,
 )
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import CROSS, EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 from vidreason.scenes.cache import cached, content_key

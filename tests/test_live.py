@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from vidreason import cli
-from vidreason.data.film import Film, write_truth
+from vidreason.simulation.film import Film, write_truth
 from vidreason.scenes.jaad import read_jaad
 from vidreason.data.modules import IntentData
-from vidreason.data.street import write_street
-from vidreason.data.world import FPS, simulate
+from vidreason.simulation.street import write_street
+from vidreason.simulation.world import FPS, simulate
 from vidreason.core.errors import DataError
 from vidreason.forecasts import forecast_scene, read_forecasts
 from vidreason.intent import IntentTask

@@ -6,7 +6,7 @@ import torch
 from vidreason.data import modules
 from vidreason.data.graphs import GraphBuilder
 from vidreason.data.modules import IntentData, coin
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.data.windows import make_windows
 from vidreason.core.errors import DataError
 

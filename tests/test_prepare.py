@@ -14,13 +14,13 @@ from test_segment import save
 
 from vidreason import cli
 from vidreason.perception import prepare
-from vidreason.data.film import Film, TrueMasks, write_film, write_truth
+from vidreason.simulation.film import Film, TrueMasks, write_film, write_truth
 from vidreason.perception.store import Prepared, match, with_instances
 from vidreason.scenes.jaad import read_video
 from vidreason.perception.masks import encode
-from vidreason.data.street import write_video as annotate
+from vidreason.simulation.street import write_video as annotate
 from vidreason.perception.video import write_video
-from vidreason.data.world import simulate
+from vidreason.simulation.world import simulate
 from vidreason.core.errors import DataError
 from vidreason.perception.prepare import Job, find_videos, prepare_video, run_jobs
 from vidreason.scenes.scene import KINDS

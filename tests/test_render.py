@@ -12,7 +12,7 @@ from PIL import Image
 from vidreason import cli
 from vidreason.perception.store import Prepared
 from vidreason.scenes.jaad import read_jaad
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.perception.video import write_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import share

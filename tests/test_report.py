@@ -12,9 +12,9 @@ import pytest
 from jinja2 import Environment
 
 from vidreason import breakdown, cases, cli, forecasts, report
-from vidreason.data.film import Film, write_film
-from vidreason.data.street import write_street
-from vidreason.data.world import simulate
+from vidreason.simulation.film import Film, write_film
+from vidreason.simulation.street import write_street
+from vidreason.simulation.world import simulate
 from vidreason.predictions import read_predictions
 from vidreason.scenes.scene import KINDS
 

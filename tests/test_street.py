@@ -15,8 +15,8 @@ from vidreason.scenes.jaad import (
     read_video,
     video_names,
 )
-from vidreason.data.street import _car_boxes, annotate, view, write_street
-from vidreason.data.world import CROSS, EYE, FOCAL, Street, simulate
+from vidreason.simulation.street import _car_boxes, annotate, view, write_street
+from vidreason.simulation.world import CROSS, EYE, FOCAL, Street, simulate
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 

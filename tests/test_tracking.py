@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from vidreason.data.film import _SHOWN, Film, TrueMasks
+from vidreason.simulation.film import _SHOWN, Film, TrueMasks
 from vidreason.perception.masks import boxes, encode, pool
 from vidreason.perception.tracking import Tracker, alike, assign, box_iou
-from vidreason.data.world import simulate
+from vidreason.simulation.world import simulate
 from vidreason.scenes.scene import KINDS
 
 PERSON, VEHICLE = KINDS.index("person"), KINDS.index("vehicle")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidreason import cli, export, weights
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 from vidreason.core.errors import DataError
 from vidreason.models import IntentGraphNet
 from vidreason.predictions import read_predictions

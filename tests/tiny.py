@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidreason.scenes.jaad import annotation_path
-from vidreason.data.street import write_street
+from vidreason.simulation.street import write_street
 
 VIDEOS = ("video_0001", "video_0002", "video_0003")  # train, val, test
 VIDEO = VIDEOS[1]

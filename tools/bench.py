@@ -32,11 +32,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.data.film import Film, TrueMasks, write_film, write_truth
+from vidreason.simulation.film import Film, TrueMasks, write_film, write_truth
 from vidreason.perception.store import Instances, Prepared
 from vidreason.scenes.jaad import FOLDERS, annotation_path, read_jaad, video_names
 from vidreason.perception.video import write_video
-from vidreason.data.world import FPS, simulate
+from vidreason.simulation.world import FPS, simulate
 from vidreason.core.files import data_root
 from vidreason.perception.prepare import Job, prepare_video
 

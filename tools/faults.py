@@ -253,7 +253,7 @@ trainer: {max_epochs: 3, accelerator: cpu, enable_progress_bar: false, enable_mo
 
 
 def _config(base: Path, system: str) -> Path:
-    from vidreason.data.street import write_street
+    from vidreason.simulation.street import write_street
 
     root = base / "street"
     if not root.exists():

@@ -35,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     # Imported here, so that `--help` need not wait for them.
     from vidreason import evaluate, train
-    from vidreason.data.film import Film, TrueMasks, write_film
+    from vidreason.simulation.film import Film, TrueMasks, write_film
     from vidreason.perception.store import Prepared
     from vidreason.data.modules import IntentData
-    from vidreason.data.street import write_street
+    from vidreason.simulation.street import write_street
     from vidreason.perception.video import Video
-    from vidreason.data.world import simulate
+    from vidreason.simulation.world import simulate
     from vidreason.drawings import draw_instances, draw_windows
     from vidreason.live import OUTPUTS, Live, from_store, predict
     from vidreason.predictions import KEY, match, prediction_columns, read_predictions

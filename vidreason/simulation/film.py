@@ -13,7 +13,7 @@ import numpy as np
 from vidreason.perception import masks
 from vidreason.perception.store import Instances, Writer
 from vidreason.perception.video import write_video
-from vidreason.data.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
+from vidreason.simulation.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 from vidreason.core.files import write_atomic
 from vidreason.scenes.scene import KINDS
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidreason.scenes.jaad import APPEARANCE, FOLDERS, LABELS, SPLITS, annotation_path
-from vidreason.data.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
+from vidreason.simulation.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import OCCLUSION, ORIENTATION, TRAFFIC_LIGHT
 
