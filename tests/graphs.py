@@ -6,8 +6,8 @@ import made
 import numpy as np
 import torch
 
-from vidreason.data.graphs import GraphBuilder
-from vidreason.data.windows import make_windows
+from vidreason.intent.graphs import GraphBuilder
+from vidreason.intent.windows import make_windows
 
 ALL = ("box", "orientation", "neighbours", "ego", "traffic")
 STEPS = 16

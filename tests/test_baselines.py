@@ -2,11 +2,11 @@ import made
 import numpy as np
 import pytest
 
-from vidreason.baselines import box_trees, majority, oracles, summaries
-from vidreason.data.datasets import split_videos
+from vidreason.intent.baselines import box_trees, majority, oracles, summaries
+from vidreason.intent.datasets import split_videos
 from vidreason.scenes.jaad import read_splits
-from vidreason.data.windows import make_windows
-from vidreason.metrics import measure
+from vidreason.intent.windows import make_windows
+from vidreason.intent.metrics import measure
 from vidreason.scenes.scene import KINDS, ORIENTATION
 
 EVERY = ("box", "ego", "traffic", "orientation", "neighbours")

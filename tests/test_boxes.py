@@ -13,11 +13,11 @@ from box_files import BOXES, VIDEOS, rows_of, write
 
 from vidreason import cli
 from vidreason.scenes.boxes import read_boxes
-from vidreason.data.datasets import read_split, split_windows
-from vidreason.data.graphs import GraphBuilder
+from vidreason.intent.datasets import read_split, split_windows
+from vidreason.intent.graphs import GraphBuilder
 from vidreason.scenes.jaad import read_jaad
 from vidreason.simulation.street import write_street
-from vidreason.data.windows import make_windows
+from vidreason.intent.windows import make_windows
 from vidreason.core.errors import DataError
 
 

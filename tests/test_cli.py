@@ -234,7 +234,7 @@ def test_output_that_cannot_be_written_is_an_error():
 
 
 def test_choices_are_those_of_the_library():
-    from vidreason.data import windows
+    from vidreason.intent.task import windows
 
     line = ["data", "windows", "jaad", "--split", "test", "--out", "x"]
     for protocol in windows.PROTOCOLS:

@@ -12,9 +12,9 @@ from vidreason.perception.store import Instances, Writer
 from vidreason.scenes.jaad import read_jaad
 from vidreason.perception.masks import encode, pool
 from vidreason.simulation.street import write_street
-from vidreason.features import is_oracle
-from vidreason.metrics import roc_auc
-from vidreason.predictions import read_predictions
+from vidreason.intent.features import is_oracle
+from vidreason.intent.metrics import roc_auc
+from vidreason.intent.predictions import read_predictions
 from vidreason.scenes.scene import KINDS
 
 FOLDER = Path(__file__).parent.parent / "configs"

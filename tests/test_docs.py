@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from vidreason import cli
-from vidreason.metrics import roc_auc
-from vidreason.predictions import read_predictions
+from vidreason.intent.metrics import roc_auc
+from vidreason.intent.predictions import read_predictions
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vidreason import evaluate, metrics
-from vidreason.baselines import box_trees, majority
-from vidreason.data.datasets import split_videos
+from vidreason import evaluate
+from vidreason.intent.task import metrics
+from vidreason.intent.baselines import box_trees, majority
+from vidreason.intent.datasets import split_videos
 from vidreason.scenes.jaad import read_jaad, read_splits
-from vidreason.data.windows import make_windows
+from vidreason.intent.windows import make_windows
 from vidreason.core.errors import DataError
-from vidreason.predictions import (
+from vidreason.intent.predictions import (
     COLUMNS,
     match,
     prediction_columns,

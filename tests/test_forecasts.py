@@ -11,11 +11,11 @@ import torch
 
 from vidreason import forecasts
 from vidreason.scenes.jaad import read_jaad
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street
-from vidreason.data.windows import open_windows
+from vidreason.intent.windows import open_windows
 from vidreason.core.errors import DataError
-from vidreason.intent import IntentTask
+from vidreason.intent.task import IntentTask
 from vidreason.models import IntentGraphNet, StipNet
 from vidreason.scenes.scene import KINDS
 

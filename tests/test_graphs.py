@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from vidreason.data.graphs import GraphBuilder
+from vidreason.intent.graphs import GraphBuilder
 from vidreason.scenes.jaad import read_jaad
-from vidreason.data.windows import PROTOCOLS, make_windows
+from vidreason.intent.windows import PROTOCOLS, make_windows
 from vidreason.core.errors import DataError
-from vidreason.features import EGO, GROUPS, INFRA, PERSON, RELATION, is_oracle, sizes
+from vidreason.intent.features import EGO, GROUPS, INFRA, PERSON, RELATION, is_oracle, sizes
 from vidreason.scenes.scene import (
     EGO_ACTIONS,
     KINDS,

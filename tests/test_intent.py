@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from vidreason.core.errors import DataError
-from vidreason.intent import IntentTask
-from vidreason.metrics import accuracy, f1
+from vidreason.intent.task import IntentTask
+from vidreason.intent.metrics import accuracy, f1
 
 
 class Fixed(nn.Module):

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from vidreason.core.errors import DataError
-from vidreason.intent import IntentTask
-from vidreason.models.intent_graph import IntentGraphNet, MemberGRU, MemberLinear, standardise
+from vidreason.intent.task import IntentTask
+from vidreason.intent.networks.intent_graph import IntentGraphNet, MemberGRU, MemberLinear, standardise
 from vidreason.scenes.scene import SIGNALS, TAGS
 
 MEMBERS, WINDOWS = 3, 9

@@ -11,12 +11,12 @@ import torch
 from vidreason import cli
 from vidreason.simulation.film import Film, write_truth
 from vidreason.scenes.jaad import read_jaad
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street
 from vidreason.simulation.world import FPS, simulate
 from vidreason.core.errors import DataError
 from vidreason.forecasts import forecast_scene, read_forecasts
-from vidreason.intent import IntentTask
+from vidreason.intent.task import IntentTask
 from vidreason.live import Live
 from vidreason.models import IntentGraphNet
 from vidreason.scenes.scene import KINDS

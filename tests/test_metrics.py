@@ -4,9 +4,9 @@ import sklearn.metrics as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidreason import metrics
+from vidreason.intent.task import metrics
 from vidreason.core.errors import DataError
-from vidreason.metrics import METRICS, Resamples, best_threshold, draw, interval, measure
+from vidreason.intent.metrics import METRICS, Resamples, best_threshold, draw, interval, measure
 
 DECIDING = [name for name, metric in METRICS.items() if metric.needs_threshold]
 

@@ -3,11 +3,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from vidreason.data import modules
-from vidreason.data.graphs import GraphBuilder
-from vidreason.data.modules import IntentData, coin
+from vidreason.intent.task import data as modules
+from vidreason.intent.graphs import GraphBuilder
+from vidreason.intent.data import IntentData, coin
 from vidreason.simulation.street import write_street
-from vidreason.data.windows import make_windows
+from vidreason.intent.windows import make_windows
 from vidreason.core.errors import DataError
 
 FEATURES = ["box", "neighbours", "orientation", "ego", "traffic"]

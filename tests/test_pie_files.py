@@ -11,7 +11,7 @@ import pytest
 
 from vidreason.scenes.cvat import attributes, read_xml, start_tags
 from vidreason.scenes.pie import _facts, annotation_path, read_pie, read_video, splits
-from vidreason.data.windows import make_windows
+from vidreason.intent.windows import make_windows
 from vidreason.core.errors import DataError
 from vidreason.scenes.scene import KINDS, LIGHTS
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.baselines import counts, persistence
-from vidreason.data.datasets import split_videos
-from vidreason.data.graphs import GraphBuilder
-from vidreason.data.places import PLACE, inside, with_place
-from vidreason.data.windows import make_windows
+from vidreason.intent.baselines import counts, persistence
+from vidreason.intent.datasets import split_videos
+from vidreason.intent.graphs import GraphBuilder
+from vidreason.intent.places import PLACE, inside, with_place
+from vidreason.intent.windows import make_windows
 from vidreason.core.errors import DataError
 
 

@@ -14,7 +14,7 @@ from torch import multiprocessing
 
 from vidreason.core import processes
 from vidreason.core.loading import EpochSampler
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street
 
 CONFIG = Path(__file__).parent.parent / "configs" / "intent" / "jaad_all.yaml"

@@ -15,7 +15,7 @@ import torch
 from vidreason.data import clips
 from vidreason.data.balls import BallsData
 from vidreason.data.clips import MovingMNISTData
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street
 
 MNIST = {"source": "drawn", "batch_size": 4, "epoch_clips": 8, "val_clips": 4}

@@ -18,7 +18,7 @@ from vidreason.core.errors import DataError
 from vidreason.core.files import share
 from vidreason.forecasts import forecast_scene
 from vidreason.overlay import TRACKS, Overlay
-from vidreason.predictions import read_predictions
+from vidreason.intent.predictions import read_predictions
 from vidreason.render import Layers, _tint, of_everywhere, of_predictions, of_scene, of_store
 from vidreason.train import load_with_data
 

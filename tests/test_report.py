@@ -15,7 +15,7 @@ from vidreason import breakdown, cases, cli, forecasts, report
 from vidreason.simulation.film import Film, write_film
 from vidreason.simulation.street import write_street
 from vidreason.simulation.world import simulate
-from vidreason.predictions import read_predictions
+from vidreason.intent.predictions import read_predictions
 from vidreason.scenes.scene import KINDS
 
 ROOT = Path(__file__).parent.parent

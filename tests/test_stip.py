@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vidreason.core.errors import DataError
-from vidreason.features import sizes
-from vidreason.models.stip import Gate, StipNet
+from vidreason.intent.features import sizes
+from vidreason.intent.networks.stip import Gate, StipNet
 
 GATES = get_args(Gate)
 CONTEXTS = ("mean", "gru", "node")

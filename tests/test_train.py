@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import HeteroData
 
 from vidreason import cli
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.core.errors import DataError
-from vidreason.predictions import read_predictions
+from vidreason.intent.predictions import read_predictions
 from vidreason.runs import CheckpointFiles
 
 # Configurations may name classes of vidreason only, so this file pretends to be a part of it.

@@ -13,7 +13,7 @@ from vidreason import cli, export, weights
 from vidreason.simulation.street import write_street
 from vidreason.core.errors import DataError
 from vidreason.models import IntentGraphNet
-from vidreason.predictions import read_predictions
+from vidreason.intent.predictions import read_predictions
 from vidreason.train import load_run, load_weights
 
 ROOT = Path(__file__).parent.parent

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidreason.cli import main
-from vidreason.data.datasets import split_videos
+from vidreason.intent.datasets import split_videos
 from vidreason.scenes.jaad import read_jaad, read_splits
-from vidreason.data.windows import (
+from vidreason.intent.windows import (
     PROTOCOLS,
     make_windows,
     pedestrians,

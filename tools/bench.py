@@ -84,8 +84,8 @@ def read(root: Path, runs: int) -> None:
 def build(config: Path, root: Path) -> tuple[Any, Any]:
     """Task and data of a configuration."""
     from vidreason import models
-    from vidreason.data.modules import IntentData
-    from vidreason.intent import IntentTask
+    from vidreason.intent.data import IntentData
+    from vidreason.intent.task import IntentTask
 
     text = yaml.safe_load(config.read_text("utf-8"))
     data = IntentData(root=str(root), **text["data"]["init_args"])

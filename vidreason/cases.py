@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 
 from vidreason.breakdown import Asked
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
 from vidreason.forecasts import Forecasts
-from vidreason.intent import IntentTask
-from vidreason.predictions import Predictions
+from vidreason.intent.task import IntentTask
+from vidreason.intent.predictions import Predictions
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _MARGIN = 3.0  # heights of the pedestrian around what is shown

@@ -37,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
     from vidreason import evaluate, train
     from vidreason.simulation.film import Film, TrueMasks, write_film
     from vidreason.perception.store import Prepared
-    from vidreason.data.modules import IntentData
+    from vidreason.intent.data import IntentData
     from vidreason.simulation.street import write_street
     from vidreason.perception.video import Video
     from vidreason.simulation.world import simulate
     from vidreason.drawings import draw_instances, draw_windows
     from vidreason.live import OUTPUTS, Live, from_store, predict
-    from vidreason.predictions import KEY, match, prediction_columns, read_predictions
+    from vidreason.intent.predictions import KEY, match, prediction_columns, read_predictions
     from vidreason.perception.prepare import Job, prepare_video
     from vidreason.report import write_report
     from vidreason.train import load_with_data

@@ -13,7 +13,7 @@ from PIL import Image
 from vidreason.perception.store import Prepared
 from vidreason.perception.masks import Masks, decode
 from vidreason.perception.video import Video
-from vidreason.data.windows import Windows
+from vidreason.intent.windows import Windows
 from vidreason.core.files import write_atomic
 from vidreason.overlay import TRACKS
 from vidreason.plots import COLOURS

@@ -1,6 +1,6 @@
 """Forecasts for everybody in every frame of a video, where nobody knows yet what will come.
 
-Predictions (`vidreason.predictions`) answer the questions of a protocol and are scored; these here
+Predictions (`vidreason.intent.predictions`) answer the questions of a protocol and are scored; these here
 are to be looked at, and are what a video without annotation gets.
 """
 
@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.data.modules import IntentData
-from vidreason.data.windows import open_windows
+from vidreason.intent.data import IntentData
+from vidreason.intent.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
-from vidreason.intent import IntentTask
+from vidreason.intent.task import IntentTask
 from vidreason.scenes.scene import Scene
 from vidreason.core.tables import check_facts, read_facts, read_table
 

@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from vidreason.perception import masks
-from vidreason.data.datasets import RATES
+from vidreason.intent.datasets import RATES
 from vidreason.perception.store import Prepared, bare_scene
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.perception.video import Video, video_writer
-from vidreason.data.windows import open_windows
+from vidreason.intent.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, sweep
 from vidreason.forecasts import horizon_words, write_forecasts
-from vidreason.intent import IntentTask
+from vidreason.intent.task import IntentTask
 from vidreason.overlay import Overlay, Shown
 from vidreason.perception.prepare import DEFAULT, follow
 from vidreason.report import write_report

@@ -13,7 +13,7 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
-from vidreason.data.windows import OBSERVED
+from vidreason.intent.windows import OBSERVED
 from vidreason.core.errors import DataError
 
 ALLOWED = ("vidreason", "pytorch_lightning", "lightning", "torch.optim", "torch.nn")

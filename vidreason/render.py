@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from vidreason.clip import Clip
-from vidreason.data.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
+from vidreason.intent.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
 from vidreason.perception.store import Prepared
 from vidreason.perception.masks import Masks, numbers
-from vidreason.data.modules import IntentData
+from vidreason.intent.data import IntentData
 from vidreason.perception.video import Video, video_writer
 from vidreason.decompose import DecomposeTask
 from vidreason.core.errors import DataError
@@ -27,9 +27,9 @@ from vidreason.forecasts import (
     horizon_words,
     read_forecasts,
 )
-from vidreason.intent import IntentTask
+from vidreason.intent.task import IntentTask
 from vidreason.overlay import TRACKS, Overlay, Shown, edge_colour
-from vidreason.predictions import Predictions, read_predictions
+from vidreason.intent.predictions import Predictions, read_predictions
 from vidreason.scenes.scene import KINDS, Scene
 from vidreason.train import load_with_data
 

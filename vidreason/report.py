@@ -17,16 +17,16 @@ from matplotlib import rc_context
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from vidreason import __version__, breakdown, cases, evaluate, plots, strips, train
-from vidreason.baselines import TREES, beside
-from vidreason.data.datasets import clips_folder, dataset_root
+from vidreason.intent.baselines import TREES, beside
+from vidreason.intent.datasets import clips_folder, dataset_root
 from vidreason.core.errors import DataError
 from vidreason.evaluate import Drawn, Judged
 from vidreason.core.files import progress, write_atomic
 from vidreason.forecasts import Forecasts, are_forecasts, read_forecasts
-from vidreason.intent import IntentTask
-from vidreason.metrics import METRICS
-from vidreason.predictions import Predictions
-from vidreason.scores import Scores, score
+from vidreason.intent.task import IntentTask
+from vidreason.intent.metrics import METRICS
+from vidreason.intent.predictions import Predictions
+from vidreason.intent.intervals import Scores, score
 from vidreason.weights import CARD, CONFIG, find_weights, shipped
 
 _POINTS = 21  # of a curve, in its table

@@ -27,7 +27,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import vidreason.data.balls
 import vidreason.data.clips
 import vidreason.decompose
-import vidreason.intent
+import vidreason.intent.task
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.core.errors import DataError
 from vidreason.options import LINKS, Parser, named, refuse_linked

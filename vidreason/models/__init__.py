@@ -2,7 +2,7 @@
 
 from vidreason.models.ddpae import DDPAE
 from vidreason.models.equivariant import EquivariantDDPAE
-from vidreason.models.intent_graph import IntentGraphNet
-from vidreason.models.stip import StipNet
+from vidreason.intent.networks.intent_graph import IntentGraphNet
+from vidreason.intent.networks.stip import StipNet
 
 __all__ = ["DDPAE", "EquivariantDDPAE", "IntentGraphNet", "StipNet"]

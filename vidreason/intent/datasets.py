@@ -9,10 +9,10 @@ from vidreason.scenes.boxes import read_boxes
 from vidreason.scenes.jaad import read_jaad, read_splits
 from vidreason.scenes.pie import read_pie
 from vidreason.scenes.pie import splits as pie_splits
-from vidreason.data.places import with_place
+from vidreason.intent.places import with_place
 from vidreason.scenes.stip import Views, read_stip
 from vidreason.scenes.stip import splits as stip_splits
-from vidreason.data.windows import Windows, make_windows, write_windows
+from vidreason.intent.windows import Windows, make_windows, write_windows
 from vidreason.core.errors import DataError, check_choice
 from vidreason.core.files import data_root
 from vidreason.scenes.scene import Scene

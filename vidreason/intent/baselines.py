@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from vidreason.data.datasets import dataset_root, read_split, split_windows
-from vidreason.data.places import inside
-from vidreason.data.windows import Windows
+from vidreason.intent.datasets import dataset_root, read_split, split_windows
+from vidreason.intent.places import inside
+from vidreason.intent.windows import Windows
 from vidreason.core.errors import DataError
-from vidreason.metrics import best_threshold
-from vidreason.predictions import Predictions, match, prediction_columns
+from vidreason.intent.metrics import best_threshold
+from vidreason.intent.predictions import Predictions, match, prediction_columns
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 Split = tuple[Sequence[Scene], Windows]
@@ -180,7 +180,7 @@ def _fit(x: np.ndarray, label: np.ndarray) -> tuple[HistGradientBoostingClassifi
 
 
 def summaries(split: Split, features: Sequence[str]) -> np.ndarray:
-    """Hand-made columns (W, D) of what the named groups of `vidreason.features` show.
+    """Hand-made columns (W, D) of what the named groups of `vidreason.intent.features` show.
 
     Boxes give the way from the first box and the size, place and shift at both ends; the other
     groups are read at the first, middle and last observed frame, or at the last alone.

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.data.windows import Windows, pedestrians
+from vidreason.intent.windows import Windows, pedestrians
 from vidreason.core.errors import DataError
-from vidreason.features import is_oracle
+from vidreason.intent.features import is_oracle
 from vidreason.core.files import write_atomic
 from vidreason.scenes.scene import Scene
 from vidreason.core.tables import check_facts, read_table

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import HeteroData
 
-from vidreason.data.datasets import dataset_root, read_split, split_windows
-from vidreason.data.graphs import GraphBuilder
+from vidreason.intent.datasets import dataset_root, read_split, split_windows
+from vidreason.intent.graphs import GraphBuilder
 from vidreason.perception.store import with_store
 from vidreason.core.loading import GOLDEN, EpochSampler, loader, splitmix64
-from vidreason.data.windows import OBSERVED, Windows
+from vidreason.intent.windows import OBSERVED, Windows
 from vidreason.core.errors import DataError, check_ranges
-from vidreason.features import check_features
+from vidreason.intent.features import check_features
 from vidreason.scenes.scene import KINDS, OBJECTS, ORIENTATION, Scene
 
 Split = Literal["train", "val", "test"]
@@ -30,7 +30,7 @@ class IntentData(pl.LightningDataModule):
     samples are functions of (seed, epoch, index): any number of workers gives the same batches.
 
     Args:
-        features: Groups of `vidreason.features` that the model may see.
+        features: Groups of `vidreason.intent.features` that the model may see.
         protocol: `benchmark`, `benchmark-clean` or `stip`.
         subset: Pedestrians with behaviour tags (`beh`) or every pedestrian (`all`); or the place
             ahead of the car (`place`, with `stip`): will anybody be in it?

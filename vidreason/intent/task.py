@@ -16,10 +16,10 @@ from torch_geometric.data import HeteroData
 
 from vidreason.core import processes
 from vidreason.core.averaging import moving_average
-from vidreason.data.modules import Graphs, IntentData
+from vidreason.intent.data import Graphs, IntentData
 from vidreason.core.errors import DataError, check_ranges
-from vidreason.features import is_oracle
-from vidreason.metrics import (
+from vidreason.intent.features import is_oracle
+from vidreason.intent.metrics import (
     accuracy,
     average_precision,
     balanced_accuracy,
@@ -27,7 +27,7 @@ from vidreason.metrics import (
     f1,
     roc_auc,
 )
-from vidreason.predictions import prediction_columns, write_predictions
+from vidreason.intent.predictions import prediction_columns, write_predictions
 
 _CHUNK = 256  # windows looked at together
 

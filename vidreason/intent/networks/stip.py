@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
 from vidreason.core.errors import DataError, check_ranges
-from vidreason.features import sizes
+from vidreason.intent.features import sizes
 from vidreason.scenes.scene import SIGNALS
 
 _RELATION = 8  # leading edge columns that are the paper's spatial relation
@@ -38,7 +38,7 @@ class StipNet(nn.Module):
     their type where a box would give a spatial relation.
 
     Args:
-        features: Groups of `vidreason.features` that the graphs show.
+        features: Groups of `vidreason.intent.features` that the graphs show.
         observed: Observed frames T.
         horizon: Predicted frames K.
         hidden: Width d of node states (512 in the paper's).

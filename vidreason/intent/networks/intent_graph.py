@@ -16,7 +16,7 @@ from torch_geometric.data import HeteroData
 
 from vidreason.core import processes
 from vidreason.core.errors import check_ranges
-from vidreason.features import sizes
+from vidreason.intent.features import sizes
 from vidreason.core.processes import Rows, rows, total
 from vidreason.scenes.scene import SIGNALS, TAGS
 
@@ -28,7 +28,7 @@ class IntentGraphNet(nn.Module):
     batched matrix products.
 
     Args:
-        features: Groups of `vidreason.features` that the graphs show.
+        features: Groups of `vidreason.intent.features` that the graphs show.
         observed: Observed steps T.
         horizon: Predicted steps K.
         hidden: Width d of node states.

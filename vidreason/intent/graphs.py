@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch_geometric.data import HeteroData
 
-from vidreason.data.windows import Windows
+from vidreason.intent.windows import Windows
 from vidreason.core.errors import DataError
-from vidreason.features import EGO, PERSON, RELATION, check_features
+from vidreason.intent.features import EGO, PERSON, RELATION, check_features
 from vidreason.scenes.scene import (
     EGO_ACTIONS,
     KINDS,
@@ -41,7 +41,7 @@ class GraphBuilder:
     Args:
         scenes: The videos that `windows` was made of.
         windows: W windows of T observed boxes.
-        features: Groups of `vidreason.features` that the graphs may show.
+        features: Groups of `vidreason.intent.features` that the graphs may show.
         image: Whether they show image features, as `graph["person"].image` (N, T, C).
 
     Raises:
@@ -274,7 +274,7 @@ class _Motion:
         return x - x.gather(1, self.start)
 
     def columns(self) -> list[Tensor]:
-        """The motion columns of `vidreason.features.PERSON['box']`, in its order."""
+        """The motion columns of `vidreason.intent.features.PERSON['box']`, in its order."""
         (w, h), (x, y) = self.size.unbind(-1), self.centre.unbind(-1)
         sideways = self.shift(x) / self.height
         return [
@@ -296,7 +296,7 @@ class _Motion:
 
 
 def _relation(m: _Motion, other: Tensor, target: Tensor) -> Tensor:
-    """Edge columns `vidreason.features.RELATION`, (E, T, 14)."""
+    """Edge columns `vidreason.intent.features.RELATION`, (E, T, 14)."""
     size = m.size[other].repeat(1, 1, 2)  # (E, 1, 4)
     one, two = m.box[other], m.box[target]
     corners = (one - two) / size

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.metrics import Resamples, draw, interval, measure
+from vidreason.intent.metrics import Resamples, draw, interval, measure
 
 
 @dataclass(frozen=True)
