@@ -26,15 +26,15 @@ import torch
 import yaml
 from idx import idx
 
-from vidreason.clip import Balls
+from vidreason.decomposition.clip import Balls
 from vidreason.scenes import boxes
 from vidreason.scenes import jaad
 from vidreason.scenes import pie
 from vidreason.scenes import stip
-from vidreason.data.ball_files import read_balls, write_balls
+from vidreason.decomposition.ball_files import read_balls, write_balls
 from vidreason.perception.store import Prepared
-from vidreason.data.mnist import read_digits
-from vidreason.data.moving import read_official
+from vidreason.decomposition.mnist import read_digits
+from vidreason.decomposition.digits import read_official
 from vidreason.simulation.street import write_street
 from vidreason.perception.video import Video
 from vidreason.core.errors import DataError

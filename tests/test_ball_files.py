@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from vidreason import cli
-from vidreason.clip import Balls
-from vidreason.data import ball_files
+from vidreason.decomposition.clip import Balls
+from vidreason.decomposition import ball_files
 from vidreason.data import get as getting
-from vidreason.data.ball_files import read_balls, write_balls
+from vidreason.decomposition.ball_files import read_balls, write_balls
 from vidreason.core.errors import DataError
 
 TOOL = Path(__file__).parent.parent / "tools" / "convert_stove.py"
@@ -839,7 +839,7 @@ def discs(monkeypatch):
             shape = len(index), 4
             return Balls(x, 0 * x, np.full(shape, 0.075), np.ones(shape), np.ones(2))
 
-    module = ModuleType("vidreason.data.discs")
+    module = ModuleType("vidreason.decomposition.discs")
     module.Discs = Discs
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return asked

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.ball_metrics import BallMetrics, collided, compare, constant_velocity, rollout
-from vidreason.clip import Clip
-from vidreason.data.clips import SEEDS
-from vidreason.data.discs import Discs
+from vidreason.decomposition.ball_metrics import BallMetrics, collided, compare, constant_velocity, rollout
+from vidreason.decomposition.clip import Clip
+from vidreason.decomposition.data import SEEDS
+from vidreason.decomposition.discs import Discs
 
 
 def clips(count=8, **options):

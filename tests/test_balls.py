@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.clip import Balls
-from vidreason.data.ball_files import write_balls
-from vidreason.data.balls import BallsData, Drawing
-from vidreason.data.discs import Discs
+from vidreason.decomposition.clip import Balls
+from vidreason.decomposition.ball_files import write_balls
+from vidreason.decomposition.ball_data import BallsData, Drawing
+from vidreason.decomposition.discs import Discs
 from vidreason.core.errors import DataError
 
 SMALL = {"size": 32, "length": 6, "frames": 12, "batch_size": 4, "epoch_clips": 10}

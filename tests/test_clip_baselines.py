@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.clip_baselines import (
+from vidreason.decomposition.baselines import (
     bayes_mean,
     black,
     consistent_corners,
@@ -10,10 +10,10 @@ from vidreason.clip_baselines import (
     copy_last,
     table,
 )
-from vidreason.data.mnist import drawn_digits, read_digits
-from vidreason.data.moving import MovingDigits, render, trajectories
+from vidreason.decomposition.mnist import drawn_digits, read_digits
+from vidreason.decomposition.digits import MovingDigits, render, trajectories
 from vidreason.core.errors import DataError
-from vidreason.frame_metrics import FLOOR, mse
+from vidreason.decomposition.metrics import FLOOR, mse
 
 T_IN, FREE = 10, 36
 

@@ -10,8 +10,9 @@ import pytorch_lightning as pl
 import torch
 from idx import mnist
 
-from vidreason.data import clips, moving
-from vidreason.data.clips import MovingMNISTData
+from vidreason.decomposition import data as clips
+from vidreason.decomposition import digits as moving
+from vidreason.decomposition.data import MovingMNISTData
 from vidreason.core.errors import DataError
 
 

@@ -15,7 +15,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 from vidreason.core.errors import DataError
-from vidreason.models.ddpae import DDPAE
+from vidreason.decomposition.networks.ddpae import DDPAE
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 from plain_ddpae import PlainDDPAE  # noqa: E402

@@ -14,9 +14,9 @@ import yaml
 from pyro.infer import TraceMeanField_ELBO
 
 from vidreason import cli
-from vidreason.data.balls import BallsData
-from vidreason.data.clips import MovingMNISTData
-from vidreason.decompose import DecomposeTask
+from vidreason.decomposition.ball_data import BallsData
+from vidreason.decomposition.data import MovingMNISTData
+from vidreason.decomposition.task import DecomposeTask
 from vidreason.core.errors import DataError
 from vidreason.models import DDPAE, EquivariantDDPAE
 from vidreason.train import load_run

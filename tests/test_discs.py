@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vidreason.data.discs import Discs
+from vidreason.decomposition.discs import Discs
 from vidreason.core.errors import DataError
 
 R = 0.075

@@ -9,15 +9,15 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
 from vidreason.core.errors import DataError
 from vidreason.models import EquivariantDDPAE
-from vidreason.models.equivariant import (
+from vidreason.decomposition.networks.equivariant import (
     SIGMA,
     _blurred,
     _cover,
     _ink_centre,
     _pose,
 )
-from vidreason.models.forecast import AxisForecast, errors_alike
-from vidreason.models.spatial import paste
+from vidreason.decomposition.networks.forecaster import AxisForecast, errors_alike
+from vidreason.decomposition.networks.spatial import paste
 
 SMALL = {"t_in": 5, "t_out": 3, "size": 32, "window": 16, "width": 6, "forecast": 16, "content": 3}
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vidreason.clip import Clip, Decomposition
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.core.errors import DataError
-from vidreason.filmstrips import draw_animation, draw_curves, draw_filmstrip, draw_trajectories
+from vidreason.decomposition.filmstrips import draw_animation, draw_curves, draw_filmstrip, draw_trajectories
 
 
 def moving_square(size=32, length=6, channels=1, components=2):

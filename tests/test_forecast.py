@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vidreason.models import EquivariantDDPAE
-from vidreason.models.equivariant import _turned
-from vidreason.models.forecast import RelationalForecast
+from vidreason.decomposition.networks.equivariant import _turned
+from vidreason.decomposition.networks.forecaster import RelationalForecast
 
 
 def tracks(count=3, length=5, batch=4, seed=0):

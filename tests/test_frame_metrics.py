@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torchmetrics.functional.image import structural_similarity_index_measure as reference_ssim
 
-from vidreason import frame_metrics
-from vidreason.clip import Clip, Decomposition
+from vidreason.decomposition import metrics as frame_metrics
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.core.errors import DataError
-from vidreason.frame_metrics import (
+from vidreason.decomposition.metrics import (
     FRAME_METRICS,
     VideoMetrics,
     ambiguous,

@@ -11,7 +11,7 @@ import pytest
 from idx import idx, mnist
 
 from vidreason.data import get as getting
-from vidreason.data.mnist import drawn_digits, read_digits, read_idx
+from vidreason.decomposition.mnist import drawn_digits, read_digits, read_idx
 from vidreason.core.errors import DataError
 from vidreason.core.files import load_manifest
 

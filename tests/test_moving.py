@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.data import moving
+from vidreason.decomposition import digits as moving
 from vidreason.core.loading import GOLDEN, splitmix64
-from vidreason.data.moving import (
+from vidreason.decomposition.digits import (
     MovingDigits,
     read_official,
     render,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parsers import PARSERS
 
-from vidreason.data.ball_files import read_balls, write_balls
+from vidreason.decomposition.ball_files import read_balls, write_balls
 from vidreason.core.errors import DataError
 
 NO_NUMBER = ("", "x", "nan", "inf", "-inf", "1e999", "1_0", "\u0661", "0x10", "1,5")

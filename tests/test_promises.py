@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason.data import clips
-from vidreason.data.balls import BallsData
-from vidreason.data.clips import MovingMNISTData
+from vidreason.decomposition import data as clips
+from vidreason.decomposition.ball_data import BallsData
+from vidreason.decomposition.data import MovingMNISTData
 from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from vidreason.models.spatial import compose, crop, hat, paste
+from vidreason.decomposition.networks.spatial import compose, crop, hat, paste
 
 torch.manual_seed(0)
 

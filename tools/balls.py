@@ -27,14 +27,14 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from vidreason.ball_metrics import BallMetrics, constant_velocity, rollout
-from vidreason.clip import Clip, Decomposition
-from vidreason.data.balls import BallsData
-from vidreason.data.discs import Discs
+from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity, rollout
+from vidreason.decomposition.clip import Clip, Decomposition
+from vidreason.decomposition.ball_data import BallsData
+from vidreason.decomposition.discs import Discs
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
-from vidreason.filmstrips import draw_animation, draw_trajectories
-from vidreason.models.forecast import RelationalForecast, distance_loss
+from vidreason.decomposition.filmstrips import draw_animation, draw_trajectories
+from vidreason.decomposition.networks.forecaster import RelationalForecast, distance_loss
 from vidreason.train import load_run
 
 SHOWN = ("position_error", "position_error_collided", "velocity_cosine", "velocity_error")

@@ -157,7 +157,7 @@ def step(batch: int, runs: int, threads: int, config: Path) -> None:
     import torch
     from plain_ddpae import PlainDDPAE
 
-    from vidreason.models.ddpae import DDPAE
+    from vidreason.decomposition.networks.ddpae import DDPAE
 
     torch.set_num_threads(threads)
     read = yaml.safe_load(config.read_text("utf-8"))
@@ -227,10 +227,10 @@ def clips(batch: int, runs: int, threads: int) -> None:
     import numpy as np
     import torch
 
-    from vidreason.data.clips import MovingMNISTData
-    from vidreason.data.discs import Discs
-    from vidreason.data.mnist import drawn_digits
-    from vidreason.data.moving import MovingDigits
+    from vidreason.decomposition.data import MovingMNISTData
+    from vidreason.decomposition.discs import Discs
+    from vidreason.decomposition.mnist import drawn_digits
+    from vidreason.decomposition.digits import MovingDigits
 
     torch.set_num_threads(threads)
     images, labels = drawn_digits(4_000, 0)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.clip import Balls
-from vidreason.data.ball_files import write_balls
+from vidreason.decomposition.clip import Balls
+from vidreason.decomposition.ball_files import write_balls
 from vidreason.core.errors import DataError
 
 MOST_BYTES = 16 << 30

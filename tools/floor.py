@@ -12,8 +12,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.clip_baselines import table
-from vidreason.data.clips import MovingMNISTData
+from vidreason.decomposition.baselines import table
+from vidreason.decomposition.data import MovingMNISTData
 from vidreason.core.errors import DataError
 
 

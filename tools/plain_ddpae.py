@@ -11,7 +11,7 @@ from pyro.distributions import Normal
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from vidreason.models.ddpae import DDPAE, SIGMA
+from vidreason.decomposition.networks.ddpae import DDPAE, SIGMA
 
 
 class PlainDDPAE(DDPAE):

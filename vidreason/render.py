@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vidreason.clip import Clip
+from vidreason.decomposition.clip import Clip
 from vidreason.intent.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
 from vidreason.perception.store import Prepared
 from vidreason.perception.masks import Masks, numbers
 from vidreason.intent.data import IntentData
 from vidreason.perception.video import Video, video_writer
-from vidreason.decompose import DecomposeTask
+from vidreason.decomposition.task import DecomposeTask
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, write_atomic
-from vidreason.filmstrips import draw_animation, draw_filmstrip
+from vidreason.decomposition.filmstrips import draw_animation, draw_filmstrip
 from vidreason.forecasts import (
     Everywhere,
     are_forecasts,

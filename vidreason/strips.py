@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vidreason.ball_metrics import constant_velocity
-from vidreason.clip import Clip
-from vidreason.clip_baselines import black, copy_last
-from vidreason.decompose import DecomposeTask
-from vidreason.filmstrips import TINTS
-from vidreason.frame_metrics import FRAME_METRICS, VideoMetrics, follow
+from vidreason.decomposition.ball_metrics import constant_velocity
+from vidreason.decomposition.clip import Clip
+from vidreason.decomposition.baselines import black, copy_last
+from vidreason.decomposition.task import DecomposeTask
+from vidreason.decomposition.filmstrips import TINTS
+from vidreason.decomposition.metrics import FRAME_METRICS, VideoMetrics, follow
 
 
 class Watched(NamedTuple):

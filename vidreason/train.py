@@ -24,9 +24,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-import vidreason.data.balls
-import vidreason.data.clips
-import vidreason.decompose
+import vidreason.decomposition.ball_data
+import vidreason.decomposition.data
+import vidreason.decomposition.task
 import vidreason.intent.task
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.core.errors import DataError
@@ -341,7 +341,7 @@ class _CLI(LightningCLI):
         if (
             fit
             and trainer.world_size > 1
-            and isinstance(self.model, vidreason.decompose.DecomposeTask)
+            and isinstance(self.model, vidreason.decomposition.task.DecomposeTask)
         ):
             problem = f"{trainer.world_size} processes, and a decomposition is learned by one"
             raise DataError("trainer.devices", problem, "set it, and num_nodes, to 1")

@@ -134,9 +134,9 @@ def simulate(root: Path, sets: dict[str, tuple[int, int]]) -> None:
     # Here, because they bring torch, which the other datasets need not wait for.
     import numpy as np
 
-    from vidreason.clip import Balls
-    from vidreason.data.ball_files import read_balls, write_balls
-    from vidreason.data.discs import Discs
+    from vidreason.decomposition.clip import Balls
+    from vidreason.decomposition.ball_files import read_balls, write_balls
+    from vidreason.decomposition.discs import Discs
 
     with progress() as bar:
         for name, (seed, count) in sets.items():

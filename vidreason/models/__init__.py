@@ -1,7 +1,7 @@
 """Networks: plain torch modules from graphs to logits, and from clips to components."""
 
-from vidreason.models.ddpae import DDPAE
-from vidreason.models.equivariant import EquivariantDDPAE
+from vidreason.decomposition.networks.ddpae import DDPAE
+from vidreason.decomposition.networks.equivariant import EquivariantDDPAE
 from vidreason.intent.networks.intent_graph import IntentGraphNet
 from vidreason.intent.networks.stip import StipNet
 

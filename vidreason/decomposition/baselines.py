@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidreason.clip import Decomposition
-from vidreason.data.moving import SPEED, MovingDigits, render, trajectories
+from vidreason.decomposition.clip import Decomposition
+from vidreason.decomposition.digits import SPEED, MovingDigits, render, trajectories
 from vidreason.core.errors import DataError
-from vidreason.frame_metrics import VideoMetrics
+from vidreason.decomposition.metrics import VideoMetrics
 
 _FITTED = 3  # of 2 to 10 positions, those that predict best
 _PROPOSALS, _ROUNDS = 1024, 10_000

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn import functional
 
-from vidreason.clip import Decomposition
+from vidreason.decomposition.clip import Decomposition
 from vidreason.core.errors import DataError, check_ranges
-from vidreason.models.spatial import compose, crop, paste
+from vidreason.decomposition.networks.spatial import compose, crop, paste
 
 Draw = Callable[[str, Tensor, Tensor], Tensor]
 """Takes the value of a latent from its name and its posterior mean and standard deviation."""

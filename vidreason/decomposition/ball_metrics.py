@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vidreason.clip import Clip
-from vidreason.frame_metrics import ambiguous, follow
+from vidreason.decomposition.clip import Clip
+from vidreason.decomposition.metrics import ambiguous, follow
 
 _STRIDE = 2  # frames
 _STILL = 1e-4  # box widths in two frames; slower than that has no direction

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.clip import Balls
+from vidreason.decomposition.clip import Balls
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
 

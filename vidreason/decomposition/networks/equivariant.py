@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn import functional
 
-from vidreason.clip import Decomposition
+from vidreason.decomposition.clip import Decomposition
 from vidreason.core.errors import DataError, check_ranges
-from vidreason.models.forecast import (
+from vidreason.decomposition.networks.forecaster import (
     AxisForecast,
     RelationalForecast,
     distance_loss,
     errors_alike,
 )
-from vidreason.models.spatial import crop, paste
+from vidreason.decomposition.networks.spatial import crop, paste
 
 SIGMA = 0.3  # standard deviation of a pixel, as in DDPAE
 _CELL = 4  # pixels between the places that the scout scores

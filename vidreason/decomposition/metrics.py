@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from vidreason.clip import Clip, Decomposition
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.core.errors import DataError
 
 FLOOR = 8.6

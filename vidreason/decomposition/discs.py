@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.clip import Balls
+from vidreason.decomposition.clip import Balls
 from vidreason.core.loading import splitmix64
-from vidreason.data.moving import uniforms
+from vidreason.decomposition.digits import uniforms
 from vidreason.core.errors import DataError, check_ranges
 
 GRID = 800

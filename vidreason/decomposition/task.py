@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from vidreason.core.averaging import moving_average
-from vidreason.ball_metrics import BallMetrics, constant_velocity
-from vidreason.clip import Clip, Decomposition
+from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.core.errors import DataError, check_ranges
 from vidreason.core.files import write_atomic
-from vidreason.filmstrips import (
+from vidreason.decomposition.filmstrips import (
     draw_animation,
     draw_curves,
     draw_filmstrip,
     draw_trajectories,
 )
-from vidreason.frame_metrics import FRAME_METRICS, VideoMetrics
+from vidreason.decomposition.metrics import FRAME_METRICS, VideoMetrics
 
 _SHOWN = 4  # clips that `predict` draws
 _RISE = 40  # steps in which the learning rate of one cycle rises

@@ -9,11 +9,11 @@ from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vidreason.clip import Clip, Decomposition
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.perception.video import write_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
-from vidreason.frame_metrics import follow
+from vidreason.decomposition.metrics import follow
 from vidreason.plots import COLOURS
 
 _INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)

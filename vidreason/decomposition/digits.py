@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidreason.clip import Clip
+from vidreason.decomposition.clip import Clip
 from vidreason.core.loading import GOLDEN, splitmix64
 from vidreason.core.errors import DataError
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vidreason.clip import Balls, Clip
-from vidreason.data.ball_files import read_balls
-from vidreason.data.clips import SEEDS, ClipData, Split
-from vidreason.data.discs import Discs
-from vidreason.data.moving import paste, sheets, uniforms
+from vidreason.decomposition.clip import Balls, Clip
+from vidreason.decomposition.ball_files import read_balls
+from vidreason.decomposition.data import SEEDS, ClipData, Split
+from vidreason.decomposition.discs import Discs
+from vidreason.decomposition.digits import paste, sheets, uniforms
 from vidreason.core.errors import DataError, check_choice, check_ranges
 
 Look = Literal["disc", "smooth", "soft"]
