@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 
 import vidreason
 from vidreason import cli
-from vidreason.weights import CARD, find_weights, shipped
+from vidreason.runs.weights import CARD, find_weights, shipped
 
 project = "vidreason"
 author = copyright = "the vidreason authors"

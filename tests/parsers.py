@@ -40,11 +40,11 @@ from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
 from vidreason.core.files import unpack
 from vidreason.forecasts import read_forecasts, write_forecasts
-from vidreason.options import _load_yaml
+from vidreason.runs.options import _load_yaml
 from vidreason.intent.predictions import read_predictions, write_predictions
 from vidreason.perception.prepare import prepare_video
-from vidreason.runs import _read as read_checkpoint
-from vidreason.weights import find_weights, read_card, shipped
+from vidreason.runs.folder import _read as read_checkpoint
+from vidreason.runs.weights import find_weights, read_card, shipped
 
 VIDEO = "video_0002"
 

@@ -114,11 +114,11 @@ def test_without_root_the_variable_names_the_folder(monkeypatch, stub, tmp_path,
 
 def test_training_verbs_get_their_line_untouched(stub):
     seen = []
-    stub("vidreason.train", main=lambda argv: seen.append(argv))
+    stub("vidreason.runs.train", main=lambda argv: seen.append(argv))
     for verb in ("fit", "validate", "test", "predict"):
         assert cli.main([verb, "--help", "-c", "x.yaml", "--debug"]) == 0
         assert seen.pop() == [verb, "--help", "-c", "x.yaml"]
-    stub("vidreason.train", main=lambda argv: 3)
+    stub("vidreason.runs.train", main=lambda argv: 3)
     assert cli.main(["--debug", "fit"]) == 3
 
 
@@ -170,7 +170,7 @@ def test_a_signal_ends_with_its_code(stub, capsys, command, number, code, turned
             raise
 
     stub("vidreason.scenes.check", run=work)
-    stub("vidreason.train", main=work)
+    stub("vidreason.runs.train", main=work)
     assert cli.main(command) == code
     said = capsys.readouterr().err
     assert said.startswith(f"stopped by {number.name}") and said.count("\n") == 1

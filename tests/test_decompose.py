@@ -19,7 +19,7 @@ from vidreason.decomposition.data import MovingMNISTData
 from vidreason.decomposition.task import DecomposeTask
 from vidreason.core.errors import DataError
 from vidreason.models import DDPAE, EquivariantDDPAE
-from vidreason.train import load_run
+from vidreason.runs.train import load_run
 
 TOOL = Path(__file__).parent.parent / "tools" / "balls.py"
 NET = {

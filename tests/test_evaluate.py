@@ -327,7 +327,7 @@ def test_run_without_predictions_makes_them(tmp_path, capsys, monkeypatch):
         write(tmp_path / "run" / "predictions.parquet")
         return 0
 
-    monkeypatch.setitem(sys.modules, "vidreason.train", types.SimpleNamespace(main=main))
+    monkeypatch.setitem(sys.modules, "vidreason.runs.train", types.SimpleNamespace(main=main))
     for _ in range(2):
         assert "run: jaad" in run(capsys, tmp_path / "run", "--bootstrap", 5)
     assert asked == [["predict", "--run", str(tmp_path / "run"), "--data.predict_split", "test"]]

@@ -20,7 +20,7 @@ from vidreason.intent.task import IntentTask
 from vidreason.live import Live
 from vidreason.models import IntentGraphNet
 from vidreason.scenes.scene import KINDS
-from vidreason.train import load_with_data
+from vidreason.runs.train import load_with_data
 
 SIZE = (1000, 600)
 PERSON, CAR = KINDS.index("person"), KINDS.index("vehicle")

@@ -150,7 +150,8 @@ def test_d4_a_resumed_run_is_the_undisturbed_one(root, tmp_path):
     more = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=3")
     stop = """
 import os, sys
-from vidreason import cli, runs
+from vidreason import cli
+from vidreason.runs.folder import folder as runs
 def start(self, trainer, module, batch, number):
     if (trainer.current_epoch, number) == (1, 1):
         os._exit(9)

@@ -20,7 +20,7 @@ from vidreason.forecasts import forecast_scene
 from vidreason.overlay import TRACKS, Overlay
 from vidreason.intent.predictions import read_predictions
 from vidreason.render import Layers, _tint, of_everywhere, of_predictions, of_scene, of_store
-from vidreason.train import load_with_data
+from vidreason.runs.train import load_with_data
 
 CONFIG = """
 model:

@@ -31,7 +31,7 @@ from vidreason import cli
 from vidreason.intent.data import IntentData
 from vidreason.core.errors import DataError
 from vidreason.intent.predictions import read_predictions
-from vidreason.runs import CheckpointFiles
+from vidreason.runs.folder import CheckpointFiles
 
 # Configurations may name classes of vidreason only, so this file pretends to be a part of it.
 sys.modules["vidreason.tiny"] = sys.modules[__name__]

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from vidreason import cli, export, weights
+from vidreason import cli
+from vidreason.runs.folder import export
+from vidreason.runs.folder import weights
 from vidreason.simulation.street import write_street
 from vidreason.core.errors import DataError
 from vidreason.models import IntentGraphNet
 from vidreason.intent.predictions import read_predictions
-from vidreason.train import load_run, load_weights
+from vidreason.runs.train import load_run, load_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -225,7 +227,7 @@ def test_what_is_no_intent_graph_net_is_refused(tmp_path):
 def test_the_hubs_own_mixin_carries_a_folder_there_and_back(folder, tmp_path, monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    from vidreason.hub import Weights
+    from vidreason.runs.hub import Weights
 
     Weights(folder).save_pretrained(tmp_path / "copy")
     back = Weights.from_pretrained(tmp_path / "copy")

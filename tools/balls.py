@@ -35,7 +35,7 @@ from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
 from vidreason.decomposition.filmstrips import draw_animation, draw_trajectories
 from vidreason.decomposition.networks.forecaster import RelationalForecast, distance_loss
-from vidreason.train import load_run
+from vidreason.runs.train import load_run
 
 SHOWN = ("position_error", "position_error_collided", "velocity_cosine", "velocity_error")
 SHOWN += ("velocity_cosine_published", "velocity_error_published")

@@ -404,8 +404,8 @@ def latency(weights: str, runs: int, threads: int) -> None:
     """A batch of windows with five neighbours each, by the network and by its exported programs."""
     import torch
 
-    from vidreason import export
-    from vidreason.train import load_weights
+    from vidreason.runs.folder import export
+    from vidreason.runs.train import load_weights
 
     torch.set_num_threads(threads)
     task = load_weights(weights)
@@ -439,7 +439,8 @@ def reading():
     read_jaad(Path(sys.argv[1]), cache=False)
     return time.process_time() - start
 print(statistics.median(reading() for _ in range(4)))
-from vidreason import cli, runs
+from vidreason import cli
+from vidreason.runs.folder import folder as runs
 starts, begin = [], runs.RunFolder.on_train_batch_start
 def clocked(self, *args):
     starts.append(time.process_time())

@@ -157,7 +157,7 @@ def _run(argv: list[str]) -> int:
         return live.run(parser.parse_args(argv[1:])) or 0
     if argv and argv[0] in TRAIN:
         # Handed over as it is: LightningCLI has its own options, help and configuration files.
-        return importlib.import_module("vidreason.train").main(argv) or 0
+        return importlib.import_module("vidreason.runs.train").main(argv) or 0
     args = _parser(argv).parse_args(argv)
     return importlib.import_module(args.module).run(args) or 0
 

@@ -119,7 +119,7 @@ def locate(path: Path, root: Path | None) -> Path:
             mend = "score it with `vidreason test --run`"
             raise DataError(path, "is a decomposition, not a forecast of intent", mend)
         # Imported here: it takes seconds, and finished predictions need none of it.
-        train = importlib.import_module("vidreason.train")
+        train = importlib.import_module("vidreason.runs.train")
         data = ["--data.root", str(root)] if root else []
         train.main(["predict", "--run", str(path), "--data.predict_split", "test", *data])
     return file

@@ -31,8 +31,8 @@ from vidreason.intent.task import IntentTask
 from vidreason.overlay import Overlay, Shown
 from vidreason.perception.prepare import DEFAULT, follow
 from vidreason.report import write_report
-from vidreason.train import load_with_data
-from vidreason.weights import DEFAULT_VIDEO
+from vidreason.runs.train import load_with_data
+from vidreason.runs.weights import DEFAULT_VIDEO
 
 OUTPUTS = "forecasts.parquet", "overlay.mp4", "report.html"
 _VISIBLE = ("box", "neighbours", "objects")

@@ -31,7 +31,7 @@ from vidreason.intent.task import IntentTask
 from vidreason.overlay import TRACKS, Overlay, Shown, edge_colour
 from vidreason.intent.predictions import Predictions, read_predictions
 from vidreason.scenes.scene import KINDS, Scene
-from vidreason.train import load_with_data
+from vidreason.runs.train import load_with_data
 
 _HOLD = 0.5  # seconds that a forecast is shown for, until the next
 _SPLITS = ("train", "val", "test")

@@ -16,7 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from vidreason import __version__, breakdown, cases, evaluate, plots, strips, train
+from vidreason import __version__, breakdown, cases, evaluate, plots, strips
+from vidreason.runs.folder import train
 from vidreason.intent.baselines import TREES, beside
 from vidreason.intent.datasets import clips_folder, dataset_root
 from vidreason.core.errors import DataError
@@ -27,7 +28,7 @@ from vidreason.intent.task import IntentTask
 from vidreason.intent.metrics import METRICS
 from vidreason.intent.predictions import Predictions
 from vidreason.intent.intervals import Scores, score
-from vidreason.weights import CARD, CONFIG, find_weights, shipped
+from vidreason.runs.weights import CARD, CONFIG, find_weights, shipped
 
 _POINTS = 21  # of a curve, in its table
 _SHOWN = ("roc_auc", "average_precision", "f1", "balanced_accuracy", "accuracy", "brier")

@@ -30,15 +30,15 @@ import vidreason.decomposition.task
 import vidreason.intent.task
 import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.core.errors import DataError
-from vidreason.options import LINKS, Parser, named, refuse_linked
-from vidreason.runs import (
+from vidreason.runs.options import LINKS, Parser, named, refuse_linked
+from vidreason.runs.folder import (
     CheckpointFiles,
     RunFolder,
     check_free,
     checkpoint_path,
     newest_checkpoint,
 )
-from vidreason.weights import CONFIG, DEFAULT, MODEL, compare, find_weights, read_card
+from vidreason.runs.weights import CONFIG, DEFAULT, MODEL, compare, find_weights, read_card
 
 # Where the data lies and who loads it changes no result; `data.seed` is `seed_everything`.
 _FREE = ("data.root", "data.workers", "data.seed", "data.predict_split")

@@ -20,7 +20,7 @@ _PATTERNS = ["model.*", "config.yaml", "card.json", "README.md"]
 class Weights(ModelHubMixin, library_name="vidreason", license="mit"):
     """A folder of weights, with the hub's `save_pretrained`, `from_pretrained`, `push_to_hub`.
 
-    `vidreason.train.load_weights(weights.folder)` gives the task.
+    `vidreason.runs.train.load_weights(weights.folder)` gives the task.
 
     Args:
         folder: Made by `vidreason export`.

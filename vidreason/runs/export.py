@@ -23,7 +23,7 @@ from vidreason import __version__
 from vidreason.core.errors import DataError
 from vidreason.core.files import load_manifest, write_atomic
 from vidreason.models import IntentGraphNet
-from vidreason.weights import CARD, find_weights, write_weights
+from vidreason.runs.weights import CARD, find_weights, write_weights
 
 TORCH, ONNX = "model.pt2", "model.onnx"
 _AXES = {
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.exists() and any(args.out.iterdir()) and not (args.out / CARD).is_file():
         problem = "holds something that is not a folder of weights"
         raise DataError(args.out, problem, "give another --out")
-    train = importlib.import_module("vidreason.train")
+    train = importlib.import_module("vidreason.runs.train")
     if Path(args.run, "checkpoints").is_dir():
         task = _weights(train, args)
     else:
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     for kind in args.program:
         print(f"{write_program(args.out, kind, task)}: agrees with the network")
     if args.push:
-        from vidreason.hub import push
+        from vidreason.runs.hub import push
 
         print(push(args.out, args.push))
     print(args.out)

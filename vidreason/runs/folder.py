@@ -24,7 +24,7 @@ from torch import Tensor
 from vidreason import __version__
 from vidreason.core.errors import DataError
 from vidreason.core.files import left_over, sweep, write_atomic
-from vidreason.weights import read_weights
+from vidreason.runs.weights import read_weights
 
 # What a run leaves that stopped before its first checkpoint; it may start over.
 _LEFTOVERS = {"config.yaml", "run.json", "metrics.csv", "tensorboard", "filmstrips"}

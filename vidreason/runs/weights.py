@@ -52,7 +52,7 @@ def find_weights(name: str | Path) -> Path:
         if str(name).count("/") != 1 or str(name).startswith((".", "/")):
             mend = f"give a folder of weights, or one of {', '.join(shipped())}"
             raise DataError("--weights", f"there is no {str(name)!r}", mend)
-        from vidreason.hub import download
+        from vidreason.runs.hub import download
 
         folder = download(str(name))
     for file in (MODEL, CONFIG, CARD):
