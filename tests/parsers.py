@@ -39,7 +39,7 @@ from vidreason.simulation.street import write_street
 from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
 from vidreason.core.files import unpack
-from vidreason.forecasts import read_forecasts, write_forecasts
+from vidreason.results.forecasts import read_forecasts, write_forecasts
 from vidreason.runs.options import _load_yaml
 from vidreason.intent.predictions import read_predictions, write_predictions
 from vidreason.perception.prepare import prepare_video

@@ -125,7 +125,7 @@ def test_training_verbs_get_their_line_untouched(stub):
 def test_a_command_brings_its_own_options(stub):
     seen = []
     stub(
-        "vidreason.evaluate",
+        "vidreason.results.evaluate",
         add_arguments=lambda parser: parser.add_argument("--table"),
         run=lambda args: seen.append(args.table),
     )

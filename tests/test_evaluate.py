@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vidreason import evaluate
+from vidreason.results import evaluate
 from vidreason.intent.task import metrics
 from vidreason.intent.baselines import box_trees, majority
 from vidreason.intent.datasets import split_videos

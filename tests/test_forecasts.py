@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vidreason import forecasts
+from vidreason.results import forecasts
 from vidreason.scenes.jaad import read_jaad
 from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street

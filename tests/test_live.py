@@ -15,9 +15,9 @@ from vidreason.intent.data import IntentData
 from vidreason.simulation.street import write_street
 from vidreason.simulation.world import FPS, simulate
 from vidreason.core.errors import DataError
-from vidreason.forecasts import forecast_scene, read_forecasts
+from vidreason.results.forecasts import forecast_scene, read_forecasts
 from vidreason.intent.task import IntentTask
-from vidreason.live import Live
+from vidreason.results.live import Live
 from vidreason.models import IntentGraphNet
 from vidreason.scenes.scene import KINDS
 from vidreason.runs.train import load_with_data

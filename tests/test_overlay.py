@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidreason.overlay import FALLS, OTHER, RISES, Overlay, Shown
+from vidreason.results.overlay import FALLS, OTHER, RISES, Overlay, Shown
 from vidreason.scenes.scene import KINDS
 
 PERSON, CAR = KINDS.index("person"), KINDS.index("vehicle")

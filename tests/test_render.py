@@ -16,10 +16,10 @@ from vidreason.simulation.street import write_street
 from vidreason.perception.video import write_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import share
-from vidreason.forecasts import forecast_scene
-from vidreason.overlay import TRACKS, Overlay
+from vidreason.results.forecasts import forecast_scene
+from vidreason.results.overlay import TRACKS, Overlay
 from vidreason.intent.predictions import read_predictions
-from vidreason.render import Layers, _tint, of_everywhere, of_predictions, of_scene, of_store
+from vidreason.results.render import Layers, _tint, of_everywhere, of_predictions, of_scene, of_store
 from vidreason.runs.train import load_with_data
 
 CONFIG = """

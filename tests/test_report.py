@@ -11,7 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from jinja2 import Environment
 
-from vidreason import breakdown, cases, cli, forecasts, report
+from vidreason import cli
+from vidreason.results import breakdown
+from vidreason.results import cases
+from vidreason.results import forecasts
+from vidreason.results import report
 from vidreason.simulation.film import Film, write_film
 from vidreason.simulation.street import write_street
 from vidreason.simulation.world import simulate

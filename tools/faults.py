@@ -340,7 +340,8 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
 
 def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
     """Makes everything that is made of a run under each fault, or each Nth, over an older file."""
-    from vidreason import cli, report  # noqa: F401  heavy imports are the parent's
+    from vidreason import cli
+    from vidreason.results import report  # noqa: F401  heavy imports are the parent's
 
     config, folder = _config(base, "intent"), base / "run"
     small = ("--trainer.max_epochs", "1")

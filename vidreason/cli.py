@@ -152,7 +152,7 @@ def _positive(text: str) -> int:
 def _run(argv: list[str]) -> int:
     if argv[:1] == ["predict"] and any(word.split("=")[0] == "--video" for word in argv):
         parser = _Parser(prog="vidreason predict --video")
-        live = importlib.import_module("vidreason.live")
+        live = importlib.import_module("vidreason.results.live")
         live.add_arguments(parser)
         return live.run(parser.parse_args(argv[1:])) or 0
     if argv and argv[0] in TRAIN:

@@ -34,7 +34,7 @@ all. Needs no data and no network; takes two minutes."""
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     # Imported here, so that `--help` need not wait for them.
-    from vidreason import evaluate
+    from vidreason.results import evaluate
     from vidreason.runs.folder import train
     from vidreason.simulation.film import Film, TrueMasks, write_film
     from vidreason.perception.store import Prepared
@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     from vidreason.simulation.street import write_street
     from vidreason.perception.video import Video
     from vidreason.simulation.world import simulate
-    from vidreason.drawings import draw_instances, draw_windows
-    from vidreason.live import OUTPUTS, Live, from_store, predict
+    from vidreason.results.drawings import draw_instances, draw_windows
+    from vidreason.results.live import OUTPUTS, Live, from_store, predict
     from vidreason.intent.predictions import KEY, match, prediction_columns, read_predictions
     from vidreason.perception.prepare import Job, prepare_video
-    from vidreason.report import write_report
+    from vidreason.results.report import write_report
     from vidreason.runs.train import load_with_data
     from vidreason.runs.weights import DEFAULT_VIDEO
 

@@ -14,7 +14,7 @@ from vidreason.perception.video import write_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
 from vidreason.decomposition.metrics import follow
-from vidreason.plots import COLOURS
+from vidreason.results.plots import COLOURS
 
 _INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)
 TINTS = tuple(

@@ -16,14 +16,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from vidreason import __version__, breakdown, cases, evaluate, plots, strips
+from vidreason import __version__
+from vidreason.results import breakdown
+from vidreason.results import cases
+from vidreason.results import evaluate
+from vidreason.results import plots
+from vidreason.results import strips
 from vidreason.runs.folder import train
 from vidreason.intent.baselines import TREES, beside
 from vidreason.intent.datasets import clips_folder, dataset_root
 from vidreason.core.errors import DataError
-from vidreason.evaluate import Drawn, Judged
+from vidreason.results.evaluate import Drawn, Judged
 from vidreason.core.files import progress, write_atomic
-from vidreason.forecasts import Forecasts, are_forecasts, read_forecasts
+from vidreason.results.forecasts import Forecasts, are_forecasts, read_forecasts
 from vidreason.intent.task import IntentTask
 from vidreason.intent.metrics import METRICS
 from vidreason.intent.predictions import Predictions

@@ -26,11 +26,11 @@ from vidreason.perception.video import Video, video_writer
 from vidreason.intent.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, sweep
-from vidreason.forecasts import horizon_words, write_forecasts
+from vidreason.results.forecasts import horizon_words, write_forecasts
 from vidreason.intent.task import IntentTask
-from vidreason.overlay import Overlay, Shown
+from vidreason.results.overlay import Overlay, Shown
 from vidreason.perception.prepare import DEFAULT, follow
-from vidreason.report import write_report
+from vidreason.results.report import write_report
 from vidreason.runs.train import load_with_data
 from vidreason.runs.weights import DEFAULT_VIDEO
 
@@ -251,7 +251,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 Forecasts for a video of your own: segments it frame by frame, follows who is in it, asks the model
 about everybody in every frame, and writes probabilities (Parquet), the video with what was found
 drawn over it (H.264) and a page to look at. Works on one frame at a time, as a live camera would:
-see `vidreason.live.Live`. What has been prepared already is not segmented again (--store)."""
+see `vidreason.results.live.Live`. What has been prepared already is not segmented again (--store)."""
     parser.epilog = """examples:
   vidreason predict --video drive.mp4 --out drive
   vidreason predict --video drive.mp4 --every 3 --device cuda

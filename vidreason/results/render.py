@@ -20,7 +20,7 @@ from vidreason.decomposition.task import DecomposeTask
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, write_atomic
 from vidreason.decomposition.filmstrips import draw_animation, draw_filmstrip
-from vidreason.forecasts import (
+from vidreason.results.forecasts import (
     Everywhere,
     are_forecasts,
     forecast_scene,
@@ -28,7 +28,7 @@ from vidreason.forecasts import (
     read_forecasts,
 )
 from vidreason.intent.task import IntentTask
-from vidreason.overlay import TRACKS, Overlay, Shown, edge_colour
+from vidreason.results.overlay import TRACKS, Overlay, Shown, edge_colour
 from vidreason.intent.predictions import Predictions, read_predictions
 from vidreason.scenes.scene import KINDS, Scene
 from vidreason.runs.train import load_with_data

@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidreason.breakdown import Asked
+from vidreason.results.breakdown import Asked
 from vidreason.intent.data import IntentData
 from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
-from vidreason.forecasts import Forecasts
+from vidreason.results.forecasts import Forecasts
 from vidreason.intent.task import IntentTask
 from vidreason.intent.predictions import Predictions
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene

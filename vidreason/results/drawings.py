@@ -15,8 +15,8 @@ from vidreason.perception.masks import Masks, decode
 from vidreason.perception.video import Video
 from vidreason.intent.windows import Windows
 from vidreason.core.files import write_atomic
-from vidreason.overlay import TRACKS
-from vidreason.plots import COLOURS
+from vidreason.results.overlay import TRACKS
+from vidreason.results.plots import COLOURS
 from vidreason.scenes.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _CROSSES, _STAYS = COLOURS[1], COLOURS[0]

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vidreason import plots
+from vidreason.results import plots
 from vidreason.intent.baselines import COUNTS, TREES, beside
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
