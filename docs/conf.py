@@ -75,7 +75,7 @@ class BadInputs(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Reads the lines that the tests hold the program to."""
-        path = Path(__file__).parents[1] / "tests" / "bad_inputs.yaml"
+        path = Path(__file__).parents[1] / "tests" / "make" / "bad_inputs.yaml"
         return [_table(("input", "answer"), list(yaml.safe_load(path.read_bytes()).items()))]
 
 

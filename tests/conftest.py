@@ -7,8 +7,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-import tiny
 from hypothesis import settings
+from make import tiny
 
 from vidreason.scenes.jaad import read_jaad
 

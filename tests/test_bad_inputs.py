@@ -2,9 +2,9 @@
 
 import shutil
 
-import bad_inputs
 import pytest
 import yaml
+from make import bad_inputs
 
 LINES = yaml.safe_load(bad_inputs.LINES.read_text())
 

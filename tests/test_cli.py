@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_without_root_the_variable_names_the_folder(monkeypatch, stub, tmp_path, capsys):
     asked = []
-    stub("vidreason.data.get", run=lambda args: asked.append(args))
+    stub("vidreason.get", run=lambda args: asked.append(args))
     assert cli.main(["data", "get", "jaad"]) == 0
     assert asked[0].root is None and asked[0].dataset == "jaad" and asked[0].source is None
     monkeypatch.undo()
@@ -234,7 +234,7 @@ def test_output_that_cannot_be_written_is_an_error():
 
 
 def test_choices_are_those_of_the_library():
-    from vidreason.intent.task import windows
+    from vidreason.intent import windows
 
     line = ["data", "windows", "jaad", "--split", "test", "--out", "x"]
     for protocol in windows.PROTOCOLS:

@@ -1,21 +1,19 @@
 from pathlib import Path
 
-import box_files
 import numpy as np
-import pie_files
 import pytest
-import stip_files
 import yaml
+from make import box_files, pie_files, stip_files
 
 from vidreason import cli
-from vidreason.perception.store import Instances, Writer
-from vidreason.scenes.jaad import read_jaad
-from vidreason.perception.masks import encode, pool
-from vidreason.simulation.street import write_street
 from vidreason.intent.features import is_oracle
 from vidreason.intent.metrics import roc_auc
 from vidreason.intent.predictions import read_predictions
+from vidreason.perception.masks import encode, pool
+from vidreason.perception.store import Instances, Writer
+from vidreason.scenes.jaad import read_jaad
 from vidreason.scenes.scene import KINDS
+from vidreason.simulation.street import write_street
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted((FOLDER / "intent").glob("*.yaml"))

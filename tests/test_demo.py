@@ -6,9 +6,9 @@ import pytest
 
 from vidreason import cli
 from vidreason.perception.store import Prepared, with_instances
-from vidreason.scenes.jaad import read_video
 from vidreason.perception.video import Video
 from vidreason.results.forecasts import read_forecasts
+from vidreason.scenes.jaad import read_video
 from vidreason.scenes.scene import KINDS
 
 

@@ -83,7 +83,9 @@ def test_the_site_says_what_the_program_says(site):
     cards = (site / "weights.html").read_text()
     assert all(name in cards for name in ("jaad_all", "jaad_all_boxes", "moving_mnist"))
     reference = (site / "reference.html").read_text()
-    assert "vidreason.results.live.Live" in reference and "vidreason.scenes.scene.Scene" in reference
+    assert (
+        "vidreason.results.live.Live" in reference and "vidreason.scenes.scene.Scene" in reference
+    )
 
 
 @cache

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import parsers
 import pyarrow as pa
 import pytest
-from parsers import PARSERS
+from make import parsers
+from make.parsers import PARSERS
 
 TOOL = Path(__file__).parent.parent / "tools" / "fuzz.py"
 

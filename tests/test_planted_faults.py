@@ -4,14 +4,14 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-import parsers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parsers import PARSERS
+from make import parsers
+from make.parsers import PARSERS
 
-from vidreason.decomposition.ball_files import read_balls, write_balls
 from vidreason.core.errors import DataError
+from vidreason.decomposition.ball_files import read_balls, write_balls
 
 NO_NUMBER = ("", "x", "nan", "inf", "-inf", "1e999", "1_0", "\u0661", "0x10", "1,5")
 NO_WHOLE = ("", "x", "1.5", "1e3", "1_0 0", "nan", "99999999999")

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import blobs
 import numpy as np
 import pytest
 import torch
+from make import blobs
 
 from vidreason.decomposition import data as clips
 from vidreason.decomposition.ball_data import BallsData
@@ -151,7 +151,7 @@ def test_d4_a_resumed_run_is_the_undisturbed_one(root, tmp_path):
     stop = """
 import os, sys
 from vidreason import cli
-from vidreason.runs.folder import folder as runs
+from vidreason.runs import folder as runs
 def start(self, trainer, module, batch, number):
     if (trainer.current_epoch, number) == (1, 1):
         os._exit(9)
@@ -175,7 +175,7 @@ cli.main(sys.argv[1:])
 PREPARE = """
 import sys
 from pathlib import Path
-from blobs import jobs
+from make.blobs import jobs
 from vidreason.perception.prepare import run_jobs
 if __name__ == "__main__":
     made = jobs(Path(sys.argv[1]), Path(sys.argv[2]))

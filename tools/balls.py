@@ -27,12 +27,12 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity, rollout
-from vidreason.decomposition.clip import Clip, Decomposition
-from vidreason.decomposition.ball_data import BallsData
-from vidreason.decomposition.discs import Discs
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
+from vidreason.decomposition.ball_data import BallsData
+from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity, rollout
+from vidreason.decomposition.clip import Clip, Decomposition
+from vidreason.decomposition.discs import Discs
 from vidreason.decomposition.filmstrips import draw_animation, draw_trajectories
 from vidreason.decomposition.networks.forecaster import RelationalForecast, distance_loss
 from vidreason.runs.train import load_run

@@ -32,13 +32,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.simulation.film import Film, TrueMasks, write_film, write_truth
-from vidreason.perception.store import Instances, Prepared
-from vidreason.scenes.jaad import FOLDERS, annotation_path, read_jaad, video_names
-from vidreason.perception.video import write_video
-from vidreason.simulation.world import FPS, simulate
 from vidreason.core.files import data_root
 from vidreason.perception.prepare import Job, prepare_video
+from vidreason.perception.store import Instances, Prepared
+from vidreason.perception.video import write_video
+from vidreason.scenes.jaad import FOLDERS, annotation_path, read_jaad, video_names
+from vidreason.simulation.film import Film, TrueMasks, write_film, write_truth
+from vidreason.simulation.world import FPS, simulate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -228,9 +228,9 @@ def clips(batch: int, runs: int, threads: int) -> None:
     import torch
 
     from vidreason.decomposition.data import MovingMNISTData
+    from vidreason.decomposition.digits import MovingDigits
     from vidreason.decomposition.discs import Discs
     from vidreason.decomposition.mnist import drawn_digits
-    from vidreason.decomposition.digits import MovingDigits
 
     torch.set_num_threads(threads)
     images, labels = drawn_digits(4_000, 0)
@@ -404,7 +404,7 @@ def latency(weights: str, runs: int, threads: int) -> None:
     """A batch of windows with five neighbours each, by the network and by its exported programs."""
     import torch
 
-    from vidreason.runs.folder import export
+    from vidreason.runs import export
     from vidreason.runs.train import load_weights
 
     torch.set_num_threads(threads)
@@ -440,7 +440,7 @@ def reading():
     return time.process_time() - start
 print(statistics.median(reading() for _ in range(4)))
 from vidreason import cli
-from vidreason.runs.folder import folder as runs
+from vidreason.runs import folder as runs
 starts, begin = [], runs.RunFolder.on_train_batch_start
 def clocked(self, *args):
     starts.append(time.process_time())

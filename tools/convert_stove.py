@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.decomposition.clip import Balls
-from vidreason.decomposition.ball_files import write_balls
 from vidreason.core.errors import DataError
+from vidreason.decomposition.ball_files import write_balls
+from vidreason.decomposition.clip import Balls
 
 MOST_BYTES = 16 << 30
 MOST_STATES = 100_000_000

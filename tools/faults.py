@@ -307,7 +307,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
 def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, str]]:
     """Trains for three epochs under each fault, or each Nth, and goes on."""
     from vidreason import cli
-    from vidreason.runs.folder import train as _  # noqa: F401  heavy imports are the parent's
+    from vidreason.runs import train as _  # noqa: F401  heavy imports are the parent's
 
     config, whole = _config(base, system), base / f"{system}-whole"
     counted = run(lambda: cli.main(_line(config, whole)), whole, None)

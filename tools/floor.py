@@ -12,9 +12,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from vidreason.core.errors import DataError
 from vidreason.decomposition.baselines import table
 from vidreason.decomposition.data import MovingMNISTData
-from vidreason.core.errors import DataError
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def fuzz(name: str, options: list[str]) -> None:
 
     sys.path.insert(0, str(TESTS))
     with atheris.instrument_imports(include=["vidreason"]):
-        import parsers
+        from make import parsers
 
     chosen = [parsers.PARSERS[name]] if name != ALL else list(parsers.PARSERS.values())
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def main() -> int:
     if args.feed:
         fuzz(args.feed, options)
     sys.path.insert(0, str(TESTS))
-    from parsers import PARSERS
+    from make.parsers import PARSERS
 
     names = args.parsers or list(PARSERS)
     if unknown := set(names) - {*PARSERS, ALL}:

@@ -30,20 +30,24 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 TESTS = {
-    "data/cvat": ["jaad", "pie_files", "planted_faults"],
-    "data/jaad": ["jaad", "planted_faults"],
-    "data/pie": ["pie_files", "planted_faults", "parsers"],
-    "data/stip": ["stip_files", "planted_faults", "parsers"],
-    "data/boxes": ["boxes", "planted_faults", "parsers"],
-    "data/mnist": ["mnist", "parsers"],
-    "data/ball_files": ["ball_files", "planted_faults", "parsers"],
-    "data/instances": ["instances", "parsers", "prepare"],
-    "tables": ["tables", "evaluate", "parsers"],
-    "predictions": ["evaluate", "parsers"],
-    "store": ["jaad", "stip_files"],
-    "files": ["files"],
-    "data/loading": ["modules", "clips", "processes"],
-    "runs": ["train"],
+    "scenes/cvat": ["scenes/test_jaad", "scenes/test_pie", "test_planted_faults"],
+    "scenes/jaad": ["scenes/test_jaad", "test_planted_faults"],
+    "scenes/pie": ["scenes/test_pie", "test_planted_faults", "test_parsers"],
+    "scenes/stip": ["scenes/test_stip", "test_planted_faults", "test_parsers"],
+    "scenes/boxes": ["scenes/test_boxes", "test_planted_faults", "test_parsers"],
+    "scenes/cache": ["scenes/test_jaad", "scenes/test_stip"],
+    "decomposition/mnist": ["decomposition/test_mnist", "test_parsers"],
+    "decomposition/ball_files": [
+        "decomposition/test_ball_files",
+        "test_planted_faults",
+        "test_parsers",
+    ],
+    "perception/store": ["perception/test_store", "test_parsers", "perception/test_prepare"],
+    "core/tables": ["core/test_tables", "results/test_evaluate", "test_parsers"],
+    "core/files": ["core/test_files"],
+    "core/loading": ["intent/test_data", "decomposition/test_data", "core/test_processes"],
+    "intent/predictions": ["results/test_evaluate", "test_parsers"],
+    "runs/folder": ["runs/test_train"],
 }
 SWAPS: dict[type, type] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq},
@@ -146,7 +150,7 @@ def main() -> int:
             path = tree / f"vidreason/{name}.py"
             whole = path.read_text()
             path.write_text(source)
-            tests = [f"tests/test_{test}.py" for test in TESTS[name]]
+            tests = [f"tests/{test}.py" for test in TESTS[name]]
             words = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not short_search", *tests]
             environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
             environment.pop("VIDREASON_DATA", None)

@@ -24,6 +24,17 @@ TRAIN = {
     "test": "measure a checkpoint on the test split",
     "predict": "write a checkpoint's predictions as Parquet, and filmstrips of clips",
 }
+_MODULES = {
+    "get": "vidreason.get",
+    "check": "vidreason.scenes.check",
+    "windows": "vidreason.intent.datasets",
+    "prepare": "vidreason.perception.prepare",
+    "evaluate": "vidreason.results.evaluate",
+    "render": "vidreason.results.render",
+    "report": "vidreason.results.report",
+    "export": "vidreason.runs.export",
+    "demo": "vidreason.demo",
+}
 # How to go on with what a signal has stopped.
 _GO_ON = {
     "fit": "with --resume it goes on after the last full epoch, if there was one",
@@ -70,7 +81,7 @@ def _parser(argv: Sequence[str]) -> _Parser:
     }.items():
         command = commands.add_parser(name, help=text)
         if argv[:1] == [name]:
-            module = importlib.import_module(f"vidreason.{name}")
+            module = importlib.import_module(_MODULES[name])
             module.add_arguments(command)
             command.set_defaults(module=module.__name__)
     return parser
@@ -139,8 +150,7 @@ With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.
         verb.add_argument(
             "--root", type=Path, metavar="DIR", help="its folder ($VIDREASON_DATA/DATASET)"
         )
-        module = "datasets" if name == "windows" else name
-        verb.set_defaults(module=f"vidreason.data.{module}")
+        verb.set_defaults(module=_MODULES[name])
 
 
 def _positive(text: str) -> int:

@@ -34,21 +34,21 @@ all. Needs no data and no network; takes two minutes."""
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     # Imported here, so that `--help` need not wait for them.
-    from vidreason.results import evaluate
-    from vidreason.runs.folder import train
-    from vidreason.simulation.film import Film, TrueMasks, write_film
-    from vidreason.perception.store import Prepared
     from vidreason.intent.data import IntentData
-    from vidreason.simulation.street import write_street
-    from vidreason.perception.video import Video
-    from vidreason.simulation.world import simulate
-    from vidreason.results.drawings import draw_instances, draw_windows
-    from vidreason.results.live import OUTPUTS, Live, from_store, predict
     from vidreason.intent.predictions import KEY, match, prediction_columns, read_predictions
     from vidreason.perception.prepare import Job, prepare_video
+    from vidreason.perception.store import Prepared
+    from vidreason.perception.video import Video
+    from vidreason.results import evaluate
+    from vidreason.results.drawings import draw_instances, draw_windows
+    from vidreason.results.live import OUTPUTS, Live, from_store, predict
     from vidreason.results.report import write_report
+    from vidreason.runs import train
     from vidreason.runs.train import load_with_data
     from vidreason.runs.weights import DEFAULT_VIDEO
+    from vidreason.simulation.film import Film, TrueMasks, write_film
+    from vidreason.simulation.street import write_street
+    from vidreason.simulation.world import simulate
 
     if args.videos < 20:
         raise DataError("--videos", f"{args.videos} is too few to learn from", "give 20 or more")
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(config: str, folder: Path, *options: str) -> int:
     """Fits and predicts; what `train.main` returns."""
-    from vidreason.runs.folder import train
+    from vidreason.runs import train
 
     fit = ("-c", str(share(config)), f"--trainer.default_root_dir={folder}", *options)
     quiet = "--trainer.enable_progress_bar=false"

@@ -36,7 +36,7 @@ def share(relative: str) -> Path:
     Raises:
         DataError: There is no such file.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     # A wheel carries these folders in the package; a checkout has them beside it.
     for base in (package / "share", package.parent):
         if (base / relative).exists():

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vidreason.decomposition.clip import Balls, Clip
-from vidreason.decomposition.ball_files import read_balls
-from vidreason.decomposition.data import SEEDS, ClipData, Split
-from vidreason.decomposition.discs import Discs
-from vidreason.decomposition.digits import paste, sheets, uniforms
 from vidreason.core.errors import DataError, check_choice, check_ranges
+from vidreason.decomposition.ball_files import read_balls
+from vidreason.decomposition.clip import Balls, Clip
+from vidreason.decomposition.data import SEEDS, ClipData, Split
+from vidreason.decomposition.digits import paste, sheets, uniforms
+from vidreason.decomposition.discs import Discs
 
 Look = Literal["disc", "smooth", "soft"]
 _PHASES = 8  # places within a pixel that balls are drawn at, along each axis

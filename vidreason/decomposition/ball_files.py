@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.decomposition.clip import Balls
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
+from vidreason.decomposition.clip import Balls
 
 _RADIUS = 60  # px of a matter-js ball of sizemul 1
 _MOST = 100_000_000  # balls times frames

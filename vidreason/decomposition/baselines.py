@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidreason.core.errors import DataError
 from vidreason.decomposition.clip import Decomposition
 from vidreason.decomposition.digits import SPEED, MovingDigits, render, trajectories
-from vidreason.core.errors import DataError
 from vidreason.decomposition.metrics import VideoMetrics
 
 _FITTED = 3  # of 2 to 10 positions, those that predict best

@@ -9,12 +9,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vidreason.decomposition.clip import Clip
-from vidreason.core.loading import EpochSampler, loader
-from vidreason.decomposition.mnist import SIDE, drawn_digits, read_digits
-from vidreason.decomposition.digits import MovingDigits, read_official
 from vidreason.core.errors import DataError, check_choice, check_ranges
 from vidreason.core.files import data_root
+from vidreason.core.loading import EpochSampler, loader
+from vidreason.decomposition.clip import Clip
+from vidreason.decomposition.digits import MovingDigits, read_official
+from vidreason.decomposition.mnist import SIDE, drawn_digits, read_digits
 
 Split = Literal["train", "val", "test"]
 # Validation and test clips are the same for every run. Training seeds are below 2**32.

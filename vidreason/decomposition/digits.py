@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidreason.decomposition.clip import Clip
-from vidreason.core.loading import GOLDEN, splitmix64
 from vidreason.core.errors import DataError
+from vidreason.core.loading import GOLDEN, splitmix64
+from vidreason.decomposition.clip import Clip
 
 OFFICIAL = ((20, 10_000, 64, 64), "be083ec986bfe91a449d63653c411eb2")
 """Shape (T, clips, S, S) and MD5 of the benchmark's `mnist_test_seq.npy`."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vidreason.decomposition.clip import Balls
-from vidreason.core.loading import splitmix64
-from vidreason.decomposition.digits import uniforms
 from vidreason.core.errors import DataError, check_ranges
+from vidreason.core.loading import splitmix64
+from vidreason.decomposition.clip import Balls
+from vidreason.decomposition.digits import uniforms
 
 GRID = 800
 """Starts and velocities are whole multiples of one box width over this."""

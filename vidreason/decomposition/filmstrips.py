@@ -9,12 +9,12 @@ from matplotlib.ticker import EngFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vidreason.decomposition.clip import Clip, Decomposition
-from vidreason.perception.video import write_video
+from vidreason.core.colours import COLOURS
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.decomposition.metrics import follow
-from vidreason.results.plots import COLOURS
+from vidreason.perception.video import write_video
 
 _INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)
 TINTS = tuple(

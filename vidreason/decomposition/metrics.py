@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.core.errors import DataError
+from vidreason.decomposition.clip import Clip, Decomposition
 
 FLOOR = 8.6
 FLOOR_BY_FRAME = (4.9, 5.3, 6.5, 7.9, 8.0, 8.9, 9.6, 10.8, 11.5, 12.0)

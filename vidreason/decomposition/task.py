@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from vidreason.core.averaging import moving_average
-from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity
-from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.core.errors import DataError, check_ranges
 from vidreason.core.files import write_atomic
+from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity
+from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.decomposition.filmstrips import (
     draw_animation,
     draw_curves,

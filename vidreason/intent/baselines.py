@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from vidreason.intent.datasets import dataset_root, read_split, split_windows
-from vidreason.intent.places import inside
-from vidreason.intent.windows import Windows
 from vidreason.core.errors import DataError
+from vidreason.intent.datasets import dataset_root, read_split, split_windows
 from vidreason.intent.metrics import best_threshold
+from vidreason.intent.places import inside
 from vidreason.intent.predictions import Predictions, match, prediction_columns
+from vidreason.intent.windows import Windows
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 Split = tuple[Sequence[Scene], Windows]

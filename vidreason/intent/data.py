@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import HeteroData
 
-from vidreason.intent.datasets import dataset_root, read_split, split_windows
-from vidreason.intent.graphs import GraphBuilder
-from vidreason.perception.store import with_store
-from vidreason.core.loading import GOLDEN, EpochSampler, loader, splitmix64
-from vidreason.intent.windows import OBSERVED, Windows
 from vidreason.core.errors import DataError, check_ranges
+from vidreason.core.loading import GOLDEN, EpochSampler, loader, splitmix64
+from vidreason.intent.datasets import dataset_root, read_split, split_windows
 from vidreason.intent.features import check_features
+from vidreason.intent.graphs import GraphBuilder
+from vidreason.intent.windows import OBSERVED, Windows
+from vidreason.perception.store import with_store
 from vidreason.scenes.scene import KINDS, OBJECTS, ORIENTATION, Scene
 
 Split = Literal["train", "val", "test"]

@@ -5,17 +5,17 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidreason.core.errors import DataError, check_choice
+from vidreason.core.files import data_root
+from vidreason.intent.places import with_place
+from vidreason.intent.windows import Windows, make_windows, write_windows
 from vidreason.scenes.boxes import read_boxes
 from vidreason.scenes.jaad import read_jaad, read_splits
 from vidreason.scenes.pie import read_pie
 from vidreason.scenes.pie import splits as pie_splits
-from vidreason.intent.places import with_place
+from vidreason.scenes.scene import Scene
 from vidreason.scenes.stip import Views, read_stip
 from vidreason.scenes.stip import splits as stip_splits
-from vidreason.intent.windows import Windows, make_windows, write_windows
-from vidreason.core.errors import DataError, check_choice
-from vidreason.core.files import data_root
-from vidreason.scenes.scene import Scene
 
 DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes")
 """`stip` is its centre camera at 2 frames per second; `boxes` are tables of one's own."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch_geometric.data import HeteroData
 
-from vidreason.intent.windows import Windows
 from vidreason.core.errors import DataError
 from vidreason.intent.features import EGO, PERSON, RELATION, check_features
+from vidreason.intent.windows import Windows
 from vidreason.scenes.scene import (
     EGO_ACTIONS,
     KINDS,

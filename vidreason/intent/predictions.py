@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.intent.windows import Windows, pedestrians
 from vidreason.core.errors import DataError
-from vidreason.intent.features import is_oracle
 from vidreason.core.files import write_atomic
-from vidreason.scenes.scene import Scene
 from vidreason.core.tables import check_facts, read_table
+from vidreason.intent.features import is_oracle
+from vidreason.intent.windows import Windows, pedestrians
+from vidreason.scenes.scene import Scene
 
 COLUMNS = {
     "video": pa.string(),

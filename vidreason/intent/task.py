@@ -16,8 +16,8 @@ from torch_geometric.data import HeteroData
 
 from vidreason.core import processes
 from vidreason.core.averaging import moving_average
-from vidreason.intent.data import Graphs, IntentData
 from vidreason.core.errors import DataError, check_ranges
+from vidreason.intent.data import Graphs, IntentData
 from vidreason.intent.features import is_oracle
 from vidreason.intent.metrics import (
     accuracy,

@@ -23,12 +23,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from vidreason.core.errors import DataError
+from vidreason.core.files import progress, sweep, write_atomic
 from vidreason.perception import masks
 from vidreason.perception.store import SUFFIX, Instances, Writer, about
 from vidreason.perception.tracking import Tracker
 from vidreason.perception.video import SUFFIXES, Video
-from vidreason.core.errors import DataError
-from vidreason.core.files import progress, sweep, write_atomic
 
 DEFAULT = "facebook/mask2former-swin-tiny-cityscapes-panoptic"
 _ENDS = 1 << 20  # bytes at both ends of a video by which it is known again

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import torch
 
-from vidreason.perception.store import Instances
 from vidreason.core.errors import DataError
 from vidreason.core.files import sha256
+from vidreason.perception.store import Instances
 from vidreason.scenes.scene import KINDS
 
 NEEDED = ("person", "vehicle")

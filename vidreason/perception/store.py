@@ -14,12 +14,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 
-from vidreason.perception import masks
-from vidreason.scenes.jaad import CUES, FACTS, LABELS
-from vidreason.perception.tracking import assign, box_iou
 from vidreason.core.errors import DataError
-from vidreason.scenes.scene import KINDS, OBJECTS, SIGNALS, Scene
 from vidreason.core.tables import check_facts, read_facts, read_table
+from vidreason.perception import masks
+from vidreason.perception.tracking import assign, box_iou
+from vidreason.scenes.scene import KINDS, OBJECTS, Scene, bare_scene
 
 VERSION = 1
 SUFFIX = ".arrow"
@@ -220,53 +219,6 @@ class Prepared:
             self.boxes()[order],
             self.features()[order],
         )
-
-
-def bare_scene(
-    name: str,
-    fps: float,
-    size: tuple[int, int],
-    length: int,
-    track_ids: tuple[str, ...],
-    kind: np.ndarray,
-    offsets: np.ndarray,
-    frame: np.ndarray,
-    box: np.ndarray,
-    image: np.ndarray | None,
-) -> Scene:
-    """A scene of boxes only: nothing is labelled, and nothing known of the ego vehicle or signs.
-
-    Args:
-        name: Of the video.
-        fps: Frames per second.
-        size: Width and height, pixels.
-        length: F, frames.
-        track_ids: K names.
-        kind: (K,) index into `KINDS`.
-        offsets: (K + 1,) of the tracks' rows.
-        frame: (L,), and the others as in `Scene`.
-        box: (L, 4) pixels.
-        image: (L, C), or None.
-    """
-    return Scene(
-        id=name,
-        fps=fps,
-        width=size[0],
-        height=size[1],
-        length=length,
-        attributes={},
-        ego_action=np.full(length, -1, np.int8),
-        signals=dict.fromkeys(SIGNALS, np.full(length, -1, np.int8)),
-        track_ids=track_ids,
-        kind=kind,
-        facts=dict.fromkeys([*FACTS, "behaviour"], np.full(len(kind), -1, np.int32)),
-        offsets=offsets,
-        frame=frame.astype(np.int32),
-        box=box.astype(np.float32),
-        cues=dict.fromkeys(CUES, np.full(len(frame), -1, np.int8)),
-        labels=dict.fromkeys(LABELS, np.full(len(frame), -1, np.int8)),
-        image=image,
-    )
 
 
 def about(path: Path) -> dict[str, Any]:

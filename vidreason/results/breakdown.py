@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vidreason.intent.datasets import dataset_root, read_split, split_windows
-from vidreason.intent.windows import Windows
 from vidreason.core.errors import DataError
+from vidreason.intent.datasets import dataset_root, read_split, split_windows
 from vidreason.intent.predictions import KEY, Predictions, match, prediction_columns
+from vidreason.intent.windows import Windows
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _HEIGHTS = (60, 100, 160, 260)  # px of 1080

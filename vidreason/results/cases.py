@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidreason.results.breakdown import Asked
-from vidreason.intent.data import IntentData
-from vidreason.perception.video import Video
 from vidreason.core.errors import DataError
-from vidreason.results.forecasts import Forecasts
-from vidreason.intent.task import IntentTask
+from vidreason.intent.data import IntentData
 from vidreason.intent.predictions import Predictions
+from vidreason.intent.task import IntentTask
+from vidreason.perception.video import Video
+from vidreason.results.breakdown import Asked
+from vidreason.results.forecasts import Forecasts
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _MARGIN = 3.0  # heights of the pedestrian around what is shown

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from vidreason.perception.store import Prepared
-from vidreason.perception.masks import Masks, decode
-from vidreason.perception.video import Video
-from vidreason.intent.windows import Windows
+from vidreason.core.colours import COLOURS
 from vidreason.core.files import write_atomic
+from vidreason.intent.windows import Windows
+from vidreason.perception.masks import Masks, decode
+from vidreason.perception.store import Prepared
+from vidreason.perception.video import Video
 from vidreason.results.overlay import TRACKS
-from vidreason.results.plots import COLOURS
 from vidreason.scenes.scene import EGO_ACTIONS, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _CROSSES, _STAYS = COLOURS[1], COLOURS[0]

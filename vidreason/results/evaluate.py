@@ -16,13 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.results import plots
-from vidreason.intent.baselines import COUNTS, TREES, beside
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
+from vidreason.intent.baselines import COUNTS, TREES, beside
+from vidreason.intent.intervals import Scores, numbers, score
 from vidreason.intent.metrics import METRICS
 from vidreason.intent.predictions import Predictions, match, read_predictions, write_predictions
-from vidreason.intent.intervals import Scores, numbers, score
+from vidreason.results import plots
 
 __all__ = ["add_arguments", "read_predictions", "run", "write_predictions"]
 

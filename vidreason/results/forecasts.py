@@ -1,7 +1,7 @@
 """Forecasts for everybody in every frame of a video, where nobody knows yet what will come.
 
-Predictions (`vidreason.intent.predictions`) answer the questions of a protocol and are scored; these here
-are to be looked at, and are what a video without annotation gets.
+Predictions (`vidreason.intent.predictions`) answer the questions of a protocol and are scored;
+these here are to be looked at, and are what a video without annotation gets.
 """
 
 import json
@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.intent.data import IntentData
-from vidreason.intent.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import write_atomic
-from vidreason.intent.task import IntentTask
-from vidreason.scenes.scene import Scene
 from vidreason.core.tables import check_facts, read_facts, read_table
+from vidreason.intent.data import IntentData
+from vidreason.intent.task import IntentTask
+from vidreason.intent.windows import open_windows
+from vidreason.scenes.scene import Scene
 
 SCHEMA = pa.schema(
     [

@@ -18,21 +18,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.perception import masks
-from vidreason.intent.datasets import RATES
-from vidreason.perception.store import Prepared, bare_scene
-from vidreason.intent.data import IntentData
-from vidreason.perception.video import Video, video_writer
-from vidreason.intent.windows import open_windows
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, sweep
-from vidreason.results.forecasts import horizon_words, write_forecasts
+from vidreason.intent.data import IntentData
+from vidreason.intent.datasets import RATES
 from vidreason.intent.task import IntentTask
-from vidreason.results.overlay import Overlay, Shown
+from vidreason.intent.windows import open_windows
+from vidreason.perception import masks
 from vidreason.perception.prepare import DEFAULT, follow
+from vidreason.perception.store import Prepared
+from vidreason.perception.video import Video, video_writer
+from vidreason.results.forecasts import horizon_words, write_forecasts
+from vidreason.results.overlay import Overlay, Shown
 from vidreason.results.report import write_report
 from vidreason.runs.train import load_with_data
 from vidreason.runs.weights import DEFAULT_VIDEO
+from vidreason.scenes.scene import bare_scene
 
 OUTPUTS = "forecasts.parquet", "overlay.mp4", "report.html"
 _VISIBLE = ("box", "neighbours", "objects")
@@ -221,7 +222,7 @@ class Looked(NamedTuple):
 def from_segmenter(
     frames: Iterable[tuple[int, np.ndarray]], segment: Any, fps: float
 ) -> Iterator[Looked]:
-    """Segments and follows frames as they come; arguments as of `vidreason.perception.prepare.follow`."""
+    """Segments and follows frames as they come; arguments as of `follow`."""
     for seen in follow(frames, segment, fps):
         box = masks.boxes(seen.mask)
         yield Looked(seen.number, seen.frame, seen.track, seen.found.kind, box, seen.look)
@@ -251,7 +252,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 Forecasts for a video of your own: segments it frame by frame, follows who is in it, asks the model
 about everybody in every frame, and writes probabilities (Parquet), the video with what was found
 drawn over it (H.264) and a page to look at. Works on one frame at a time, as a live camera would:
-see `vidreason.results.live.Live`. What has been prepared already is not segmented again (--store)."""
+see `vidreason.Live`. What has been prepared already is not segmented again (--store)."""
     parser.epilog = """examples:
   vidreason predict --video drive.mp4 --out drive
   vidreason predict --video drive.mp4 --every 3 --device cuda

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.colors import TABLEAU_COLORS, to_rgb
 
-from vidreason.results.plots import COLOURS
+from vidreason.core.colours import COLOURS
 from vidreason.scenes.scene import KINDS
 
 RISES, FALLS, OTHER = (

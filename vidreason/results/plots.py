@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from vidreason.core.colours import COLOURS
 from vidreason.core.files import write_atomic
 from vidreason.intent.metrics import average_precision, brier, roc_auc
 
 matplotlib.use("Agg")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
 BINS = 10
 

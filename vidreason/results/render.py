@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vidreason.decomposition.clip import Clip
-from vidreason.intent.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
-from vidreason.perception.store import Prepared
-from vidreason.perception.masks import Masks, numbers
-from vidreason.intent.data import IntentData
-from vidreason.perception.video import Video, video_writer
-from vidreason.decomposition.task import DecomposeTask
 from vidreason.core.errors import DataError
 from vidreason.core.files import progress, write_atomic
+from vidreason.decomposition.clip import Clip
 from vidreason.decomposition.filmstrips import draw_animation, draw_filmstrip
+from vidreason.decomposition.task import DecomposeTask
+from vidreason.intent.data import IntentData
+from vidreason.intent.datasets import DATASETS, RATES, clips_folder, dataset_root, read_split
+from vidreason.intent.predictions import Predictions, read_predictions
+from vidreason.intent.task import IntentTask
+from vidreason.perception.masks import Masks, numbers
+from vidreason.perception.store import Prepared
+from vidreason.perception.video import Video, video_writer
 from vidreason.results.forecasts import (
     Everywhere,
     are_forecasts,
@@ -27,11 +29,9 @@ from vidreason.results.forecasts import (
     horizon_words,
     read_forecasts,
 )
-from vidreason.intent.task import IntentTask
 from vidreason.results.overlay import TRACKS, Overlay, Shown, edge_colour
-from vidreason.intent.predictions import Predictions, read_predictions
-from vidreason.scenes.scene import KINDS, Scene
 from vidreason.runs.train import load_with_data
+from vidreason.scenes.scene import KINDS, Scene
 
 _HOLD = 0.5  # seconds that a forecast is shown for, until the next
 _SPLITS = ("train", "val", "test")

@@ -17,22 +17,19 @@ from matplotlib import rc_context
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from vidreason import __version__
-from vidreason.results import breakdown
-from vidreason.results import cases
-from vidreason.results import evaluate
-from vidreason.results import plots
-from vidreason.results import strips
-from vidreason.runs.folder import train
+from vidreason.core.colours import COLOURS
+from vidreason.core.errors import DataError
+from vidreason.core.files import progress, write_atomic
 from vidreason.intent.baselines import TREES, beside
 from vidreason.intent.datasets import clips_folder, dataset_root
-from vidreason.core.errors import DataError
-from vidreason.results.evaluate import Drawn, Judged
-from vidreason.core.files import progress, write_atomic
-from vidreason.results.forecasts import Forecasts, are_forecasts, read_forecasts
-from vidreason.intent.task import IntentTask
+from vidreason.intent.intervals import Scores, score
 from vidreason.intent.metrics import METRICS
 from vidreason.intent.predictions import Predictions
-from vidreason.intent.intervals import Scores, score
+from vidreason.intent.task import IntentTask
+from vidreason.results import breakdown, cases, evaluate, plots, strips
+from vidreason.results.evaluate import Drawn, Judged
+from vidreason.results.forecasts import Forecasts, are_forecasts, read_forecasts
+from vidreason.runs import train
 from vidreason.runs.weights import CARD, CONFIG, find_weights, shipped
 
 _POINTS = 21  # of a curve, in its table
@@ -172,7 +169,7 @@ def write_report(
         title=f"vidreason: {', '.join(path.name for path in inputs)}",
         parts=parts,
         version=__version__,
-        colours=plots.COLOURS,
+        colours=COLOURS,
     )
     with write_atomic(out) as temporary:
         temporary.write_text(page, "utf-8")

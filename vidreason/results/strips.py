@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from vidreason.decomposition.ball_metrics import constant_velocity
-from vidreason.decomposition.clip import Clip
 from vidreason.decomposition.baselines import black, copy_last
-from vidreason.decomposition.task import DecomposeTask
+from vidreason.decomposition.clip import Clip
 from vidreason.decomposition.filmstrips import TINTS
 from vidreason.decomposition.metrics import FRAME_METRICS, VideoMetrics, follow
+from vidreason.decomposition.task import DecomposeTask
 
 
 class Watched(NamedTuple):

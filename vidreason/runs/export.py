@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vidreason import __version__
 from vidreason.core.errors import DataError
 from vidreason.core.files import load_manifest, write_atomic
-from vidreason.models import IntentGraphNet
+from vidreason.intent.networks import IntentGraphNet
 from vidreason.runs.weights import CARD, find_weights, write_weights
 
 TORCH, ONNX = "model.pt2", "model.onnx"

@@ -28,7 +28,6 @@ import vidreason.decomposition.ball_data
 import vidreason.decomposition.data
 import vidreason.decomposition.task
 import vidreason.intent.task
-import vidreason.models  # noqa: F401  imported, its classes can be named without their module
 from vidreason.core.errors import DataError
 from vidreason.runs.options import LINKS, Parser, named, refuse_linked
 from vidreason.runs.folder import (

@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from vidreason.perception.store import bare_scene
 from vidreason.core.errors import DataError
-from vidreason.scenes.scene import KINDS, OCCLUSION, Scene
 from vidreason.core.tables import read_table
+from vidreason.scenes.scene import KINDS, OCCLUSION, Scene, bare_scene
 
 SPLITS = ("train", "val", "test")
 TRACKS = tuple(kind for kind in KINDS if kind != "place")

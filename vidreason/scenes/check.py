@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vidreason.scenes.cvat import attributes, named_values, read_xml, start_tags
-from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
 from vidreason.core.errors import DataError
 from vidreason.core.files import data_root, progress
+from vidreason.scenes.cvat import attributes, named_values, read_xml, start_tags
+from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
 from vidreason.scenes.scene import Scene
 
 KINDS = {

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidreason.core.errors import DataError
+from vidreason.scenes.cache import cached, content_key, read_each
 from vidreason.scenes.cvat import (
     attributes,
     box_numbers,
@@ -23,18 +25,17 @@ from vidreason.scenes.cvat import (
     sizes,
     start_tags,
 )
-from vidreason.core.errors import DataError
 from vidreason.scenes.scene import (
-    CROSS,
+    APPEARANCE,
     EGO_ACTIONS,
+    FACTS,
     KINDS,
+    LABELS,
     OCCLUSION,
-    ORIENTATION,
     SIGNALS,
     TRAFFIC_LIGHT,
     Scene,
 )
-from vidreason.scenes.cache import cached, content_key, read_each
 
 FPS = 29.97
 FOLDERS = {
@@ -47,53 +48,6 @@ FOLDERS = {
 SPLITS = ("default", "high_visibility", "all_videos")
 
 _KIND = {"pedestrian": "person", "ped": "person", "people": "group"}
-APPEARANCE = (
-    *ORIENTATION,
-    "clothes_below_knee",
-    "clothes_upper_light",
-    "clothes_upper_dark",
-    "clothes_lower_light",
-    "clothes_lower_dark",
-    "backpack",
-    "bag_hand",
-    "bag_elbow",
-    "bag_shoulder",
-    "bag_left_side",
-    "bag_right_side",
-    "cap",
-    "hood",
-    "sunglasses",
-    "umbrella",
-    "phone",
-    "baby",
-    "object",
-    "stroller_cart",
-    "bicycle_motorcycle",
-)
-CUES = ("occlusion", *APPEARANCE)
-LABELS = {
-    "cross": CROSS,
-    "action": ("standing", "walking"),
-    "look": ("not-looking", "looking"),
-    "nod": ("__undefined__", "nodding"),
-    "hand_gesture": ("__undefined__", "greet", "yield", "rightofway", "other"),
-    "reaction": ("__undefined__", "clear_path", "speed_up", "slow_down"),
-}
-# `None` marks a number; -1 in `crossing` means irrelevant, in the two points it means none.
-FACTS: dict[str, tuple[str, ...] | None] = {
-    "crossing": None,
-    "crossing_point": None,
-    "decision_point": None,
-    "group_size": None,
-    "num_lanes": None,
-    "age": ("child", "young", "adult", "senior"),
-    "gender": ("n/a", "female", "male"),
-    "designated": ("ND", "D"),
-    "signalized": ("n/a", "NS", "S"),
-    "intersection": ("no", "yes"),
-    "motion_direction": ("n/a", "LAT", "LONG"),
-    "traffic_direction": ("OW", "TW"),
-}
 _FLAG = ("0", "1")
 _TAGS = {"occlusion": OCCLUSION, **LABELS}
 _MEND = "correct the file, or restore it with `vidreason data get jaad`"
@@ -187,8 +141,8 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
     for path in paths:
         if not path.is_file():
             raise DataError(path, "no such file", _MEND)
-    code = [Path(__file__).with_name(n) for n in ("jaad.py", "cvat.py")]
-    code += [Path(__file__).parents[1] / n for n in ("scene.py", "store.py")]
+    parts = ("jaad.py", "cvat.py", "scene.py", "cache.py")
+    code = [Path(__file__).with_name(part) for part in parts]
     return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vidreason.core.errors import DataError
+from vidreason.scenes.cache import cached, content_key, read_each
 from vidreason.scenes.cvat import attributes, box_numbers, code_of, read_xml, sizes, start_tags
 from vidreason.scenes.cvat import named_values as values_of
-from vidreason.scenes.jaad import FACTS as JAAD_FACTS
-from vidreason.scenes.jaad import LABELS
-from vidreason.core.errors import DataError
-from vidreason.scenes.scene import CROSS, KINDS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
-from vidreason.scenes.cache import cached, content_key, read_each
+from vidreason.scenes.scene import CROSS, KINDS, LABELS, LIGHTS, OCCLUSION, ODOMETRY, SIGNALS, Scene
+from vidreason.scenes.scene import FACTS as JAAD_FACTS
 
 FPS = 30.0
 FOLDERS = {"annotations": "_annt", "annotations_attributes": "_attributes"}
@@ -98,8 +97,8 @@ def read_pie(root: Path, cache: bool = True) -> list[Scene]:
     for path in paths:
         if not path.is_file():
             raise DataError(path, "no such file", _MEND)
-    code = [Path(__file__), Path(__file__).with_name("cvat.py")]
-    code += [Path(__file__).parents[1] / n for n in ("scene.py", "store.py")]
+    parts = ("pie.py", "cvat.py", "scene.py", "cache.py")
+    code = [Path(__file__).with_name(part) for part in parts]
     return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
 
 

@@ -31,6 +31,55 @@ last observed box, which way it goes, whether it means to cross at all, and whet
 it worth tagging."""
 
 
+APPEARANCE = (
+    *ORIENTATION,
+    "clothes_below_knee",
+    "clothes_upper_light",
+    "clothes_upper_dark",
+    "clothes_lower_light",
+    "clothes_lower_dark",
+    "backpack",
+    "bag_hand",
+    "bag_elbow",
+    "bag_shoulder",
+    "bag_left_side",
+    "bag_right_side",
+    "cap",
+    "hood",
+    "sunglasses",
+    "umbrella",
+    "phone",
+    "baby",
+    "object",
+    "stroller_cart",
+    "bicycle_motorcycle",
+)
+CUES = ("occlusion", *APPEARANCE)
+LABELS = {
+    "cross": CROSS,
+    "action": ("standing", "walking"),
+    "look": ("not-looking", "looking"),
+    "nod": ("__undefined__", "nodding"),
+    "hand_gesture": ("__undefined__", "greet", "yield", "rightofway", "other"),
+    "reaction": ("__undefined__", "clear_path", "speed_up", "slow_down"),
+}
+# `None` marks a number; -1 in `crossing` means irrelevant, in the two points it means none.
+FACTS: dict[str, tuple[str, ...] | None] = {
+    "crossing": None,
+    "crossing_point": None,
+    "decision_point": None,
+    "group_size": None,
+    "num_lanes": None,
+    "age": ("child", "young", "adult", "senior"),
+    "gender": ("n/a", "female", "male"),
+    "designated": ("ND", "D"),
+    "signalized": ("n/a", "NS", "S"),
+    "intersection": ("no", "yes"),
+    "motion_direction": ("n/a", "LAT", "LONG"),
+    "traffic_direction": ("OW", "TW"),
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """One video's facts. F frames, K tracks, L boxes; boxes are sorted by track, then frame.
@@ -85,3 +134,50 @@ class Scene:
         """Yields each track's name with the slice of its rows."""
         for name, start, stop in zip(self.track_ids, self.offsets, self.offsets[1:], strict=False):
             yield name, slice(int(start), int(stop))
+
+
+def bare_scene(
+    name: str,
+    fps: float,
+    size: tuple[int, int],
+    length: int,
+    track_ids: tuple[str, ...],
+    kind: np.ndarray,
+    offsets: np.ndarray,
+    frame: np.ndarray,
+    box: np.ndarray,
+    image: np.ndarray | None,
+) -> Scene:
+    """A scene of boxes only: nothing is labelled, and nothing known of the ego vehicle or signs.
+
+    Args:
+        name: Of the video.
+        fps: Frames per second.
+        size: Width and height, pixels.
+        length: F, frames.
+        track_ids: K names.
+        kind: (K,) index into `KINDS`.
+        offsets: (K + 1,) of the tracks' rows.
+        frame: (L,), and the others as in `Scene`.
+        box: (L, 4) pixels.
+        image: (L, C), or None.
+    """
+    return Scene(
+        id=name,
+        fps=fps,
+        width=size[0],
+        height=size[1],
+        length=length,
+        attributes={},
+        ego_action=np.full(length, -1, np.int8),
+        signals=dict.fromkeys(SIGNALS, np.full(length, -1, np.int8)),
+        track_ids=track_ids,
+        kind=kind,
+        facts=dict.fromkeys([*FACTS, "behaviour"], np.full(len(kind), -1, np.int32)),
+        offsets=offsets,
+        frame=frame.astype(np.int32),
+        box=box.astype(np.float32),
+        cues=dict.fromkeys(CUES, np.full(len(frame), -1, np.int8)),
+        labels=dict.fromkeys(LABELS, np.full(len(frame), -1, np.int8)),
+        image=image,
+    )

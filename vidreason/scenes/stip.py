@@ -16,10 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from vidreason.scenes.jaad import FACTS, LABELS
 from vidreason.core.errors import DataError
-from vidreason.scenes.scene import KINDS, SIGNALS, Scene
 from vidreason.scenes.cache import cached, content_key, read_each
+from vidreason.scenes.scene import FACTS, KINDS, LABELS, SIGNALS, Scene
 
 TEST = (
     "downtown_ann_3-09-28-2017",
@@ -102,7 +101,7 @@ def read_stip(
 
     if not cache:
         return read()
-    code = [Path(__file__), *(Path(__file__).parents[1] / n for n in ("scene.py", "store.py"))]
+    code = [Path(__file__).with_name(n) for n in ("stip.py", "scene.py", "cache.py")]
     key = content_key(paths, code)
     return cached(root / ".vidreason" / f"scenes-{rate}-{views}.npz", key, read)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vidreason.core.files import write_atomic
 from vidreason.perception import masks
 from vidreason.perception.store import Instances, Writer
 from vidreason.perception.video import write_video
-from vidreason.simulation.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
-from vidreason.core.files import write_atomic
 from vidreason.scenes.scene import KINDS
+from vidreason.simulation.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 
 _NEAR = 1.5  # metres before the camera where drawing begins
 _LAMPS = ((200, 30, 30), (60, 200, 80))

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidreason.scenes.jaad import APPEARANCE, FOLDERS, LABELS, SPLITS, annotation_path
-from vidreason.simulation.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
 from vidreason.core.errors import DataError
-from vidreason.scenes.scene import OCCLUSION, ORIENTATION, TRAFFIC_LIGHT
+from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path
+from vidreason.scenes.scene import APPEARANCE, LABELS, OCCLUSION, ORIENTATION, TRAFFIC_LIGHT
+from vidreason.simulation.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
 
 FOLLOWS = 30, 80  # metres up to which a person is followed, one more patiently than another
 SHORTEST = 12  # frames of a track

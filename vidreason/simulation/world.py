@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidreason.scenes.jaad import LABELS
+from vidreason.scenes.scene import LABELS
 
 FPS = 30.0
 WIDTH, HEIGHT, FOCAL = 1920, 1080, 1200.0  # pixels

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn import functional
 
-from vidreason.decomposition.clip import Decomposition
 from vidreason.core.errors import DataError, check_ranges
+from vidreason.decomposition.clip import Decomposition
 from vidreason.decomposition.networks.forecaster import (
     AxisForecast,
     RelationalForecast,

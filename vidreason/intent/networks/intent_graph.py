@@ -16,8 +16,8 @@ from torch_geometric.data import HeteroData
 
 from vidreason.core import processes
 from vidreason.core.errors import check_ranges
-from vidreason.intent.features import sizes
 from vidreason.core.processes import Rows, rows, total
+from vidreason.intent.features import sizes
 from vidreason.scenes.scene import SIGNALS, TAGS
 
 

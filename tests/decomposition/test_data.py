@@ -1,0 +1,276 @@
+import hashlib
+import math
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from make.idx import mnist
+
+from vidreason.core.errors import DataError
+from vidreason.decomposition import data as clips
+from vidreason.decomposition import digits as moving
+from vidreason.decomposition.data import MovingMNISTData
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch):
+    few = {split: (count // 10, seed) for split, (count, seed) in clips._DRAWN.items()}
+    monkeypatch.setattr(clips, "_DRAWN", few)
+
+
+def drawn(stage="fit", **options):
+    data = MovingMNISTData(
+        **{"source": "drawn", "batch_size": 7, "epoch_clips": 20, "val_clips": 10, **options}
+    )
+    data.setup(stage)
+    return data
+
+
+def epoch(data, number=0):
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def joined(batches):
+    return {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("frames", "positions", "labels", "index")
+    }
+
+
+def same(one, other):
+    for name, column in joined(one).items():
+        torch.testing.assert_close(
+            column, joined(other)[name], rtol=0, atol=0, equal_nan=True, msg=name
+        )
+
+
+def pictures(batches):
+    return {clip.tobytes() for clip in joined(batches)["frames"].numpy()}
+
+
+# The stream of training clips
+
+
+def test_neither_batches_nor_workers_change_a_clip():
+    batches = epoch(drawn(digits=(1, 2)), 3)
+    assert [len(batch.index) for batch in batches] == [7, 7, 6]
+    same(batches, epoch(drawn(digits=(1, 2), batch_size=20), 3))
+    same(batches, epoch(drawn(digits=(1, 2), workers=2), 3))
+
+
+def test_every_epoch_goes_on_where_the_last_ended():
+    data = drawn()
+    assert joined(epoch(data, 2))["index"].tolist() == list(range(40, 60))
+    same(epoch(data, 0) + epoch(data, 1), epoch(drawn(epoch_clips=40), 0))
+    assert len(pictures(epoch(data, 0) + epoch(data, 1) + epoch(data, 2))) == 60
+
+
+def test_the_seed_changes_training_clips_alone():
+    one, other = drawn(seed=0), drawn(seed=1)
+    assert not pictures(epoch(one)) & pictures(epoch(other))
+    same(one.val_dataloader(), other.val_dataloader())
+    same(
+        drawn("test", test_clips=10).test_dataloader(),
+        drawn("test", test_clips=10, seed=1).test_dataloader(),
+    )
+
+
+def test_splits_share_nothing():
+    data = drawn(epoch_clips=300, val_clips=300, test_clips=300)
+    data.setup("test")
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    seen = [joined(list(loader)) for loader in loaders]
+    for i, one in enumerate(seen):
+        for other in seen[:i]:
+            same_place = (one["positions"] == other["positions"]).flatten(1).all(1)
+            assert not same_place.any()
+    digits = [{image.tobytes() for image in data.sets[s].made.images} for s in data.sets]
+    assert not digits[0] & digits[1] and not digits[0] & digits[2] and not digits[1] & digits[2]
+
+
+def test_a_larger_set_begins_with_the_smaller():
+    small, large = drawn(val_clips=10), drawn(val_clips=30)
+    first = {name: column[:10] for name, column in joined(large.val_dataloader()).items()}
+    for name, column in joined(small.val_dataloader()).items():
+        assert torch.equal(column, first[name])
+
+
+def test_the_trainer_tells_the_epoch():
+    class Watch(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.seen = []
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+        def training_step(self, batch):
+            self.seen += batch.index.tolist()
+            return self.weight.sum()
+
+    watch = Watch()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(max_epochs=2, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(watch, datamodule=MovingMNISTData(source="drawn", batch_size=8, epoch_clips=20))
+    assert watch.seen == list(range(40))
+
+
+def test_predict_takes_any_split():
+    for split in ("train", "val", "test"):
+        data = drawn("predict", predict_split=split, test_clips=10)
+        data.setup({"train": "fit", "val": "validate", "test": "test"}[split])
+        loader = getattr(data, f"{split}_dataloader")()
+        same(data.predict_dataloader(), loader)
+
+
+def test_memory_does_not_grow_with_the_set():
+    data = drawn("test", test_clips=2_000, batch_size=50)
+    tracemalloc.start()
+    for _ in data.test_dataloader():
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 50 * 20 * 64 * 64  # the whole set is ten times that
+
+
+def test_options_reach_the_clips():
+    data = drawn(digits=(1, 3), size=40, length=6, channels=3, val_clips=30, batch_size=30)
+    (batch,) = data.val_dataloader()
+    assert batch.frames.shape == (30, 6, 3, 40, 40)
+    assert batch.positions.shape == (30, 6, 3, 2) and batch.labels.shape == (30, 3)
+    assert set((batch.labels >= 0).sum(1).tolist()) == {1, 3}
+
+
+# Files
+
+
+def test_digits_come_from_the_split_they_should(tmp_path, monkeypatch):
+    items = mnist(tmp_path / "mnist")
+    monkeypatch.setenv("VIDREASON_DATA", str(tmp_path))
+    data = MovingMNISTData(digits=(1,), batch_size=40, epoch_clips=40, val_clips=40, test_clips=40)
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    for loader, name, part in (
+        (data.train_dataloader(), "train", slice(0, 20)),
+        (data.val_dataloader(), "train", slice(20, None)),
+        (data.test_dataloader(), "t10k", slice(None)),
+    ):
+        images = {x.tobytes() for x in items[f"{name}-images-idx3-ubyte"][part]}
+        (batch,) = loader
+        for frames, position in zip(batch.frames, batch.positions, strict=True):
+            x, y = (position[0, 0] - 14).int().tolist()
+            assert frames[0, 0, y : y + 28, x : x + 28].numpy().tobytes() in images
+    other = MovingMNISTData(root=str(tmp_path / "mnist"), val_clips=40, digits=(1,))
+    other.setup("validate")
+    same(other.val_dataloader(), data.val_dataloader())
+
+
+def test_the_benchmarks_file_takes_the_place_of_the_test_split(tmp_path, monkeypatch):
+    official = np.random.default_rng(0).integers(0, 256, (20, 9, 64, 64), np.uint8)
+    path = tmp_path / "official.npy"
+    np.save(path, official)
+    checksum = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(moving, "OFFICIAL", (official.shape, checksum))
+    for workers in (0, 1):
+        data = drawn("test", test_file=str(path), batch_size=4, workers=workers)
+        found = joined(data.test_dataloader())
+        np.testing.assert_array_equal(found["frames"][:, :, 0], official.swapaxes(0, 1))
+        assert found["positions"].isnan().all() and found["positions"].shape == (9, 20, 2, 2)
+        assert (found["labels"] == -1).all() and found["labels"].shape == (9, 2)
+        assert found["index"].tolist() == list(range(9))
+    np.save(path, official[:19])
+    with pytest.raises(DataError, match="time first"):
+        drawn("test", test_file=str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "problem"),
+    [
+        ({"digits": ()}, "digits", "0 is not"),
+        ({"digits": (2, 0)}, "digits", "0 is not within 1"),
+        ({"size": 27}, "size", "27 is not within 28"),
+        ({"length": 1}, "length", "1 is not within 2"),
+        ({"channels": 0}, "channels", "0 is not"),
+        ({"batch_size": 0}, "batch_size", "0 is not"),
+        ({"epoch_clips": 0}, "epoch_clips", "0 is not"),
+        ({"val_clips": -1}, "val_clips", "-1 is not"),
+        ({"test_clips": 0}, "test_clips", "0 is not"),
+        ({"workers": -1}, "workers", "-1 is not"),
+        ({"seed": -1}, "seed", "-1 is not"),
+        ({"seed": 2**32}, "seed", "4294967296 is not within"),
+        ({"source": "svhn"}, "source", "'svhn' is none of mnist, drawn"),
+        ({"predict_split": "dev"}, "predict_split", "'dev' is none of"),
+        (
+            {"test_file": "x", "digits": (1, 2)},
+            "test_file",
+            "is of 2 digits, .* unlike the options",
+        ),
+        ({"test_file": "x", "channels": 3}, "test_file", ".*unlike the options"),
+    ],
+)
+def test_bad_options_are_named(options, name, problem):
+    with pytest.raises(DataError, match=f"^data.{name}: {problem}"):
+        MovingMNISTData(**options)
+
+
+def test_missing_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("VIDREASON_DATA", raising=False)
+    with pytest.raises(DataError, match="VIDREASON_DATA is not set"):
+        MovingMNISTData().setup("fit")
+    with pytest.raises(DataError, match="no such file; .*data.source to drawn"):
+        MovingMNISTData(root=str(tmp_path)).setup("fit")
+    with pytest.raises(DataError, match="data.test_file: .*x.npy is no file"):
+        MovingMNISTData(test_file=str(tmp_path / "x.npy"))
+
+
+# The fixed sets of real digits
+
+
+@pytest.fixture(scope="module", params=["val", "test"])
+def fixed(request):
+    root = Path(os.environ.get("VIDREASON_DATA", "")) / "mnist"
+    if "VIDREASON_DATA" not in os.environ or not root.is_dir():
+        pytest.skip("$VIDREASON_DATA/mnist is not there")
+    data = MovingMNISTData(root=str(root), predict_split=request.param)
+    data.setup("predict")
+    return request.param, data.predict_dataloader()
+
+
+CARD = Path(__file__).parents[2] / "datasets" / "mnist" / "README.md"
+
+
+def test_fixed_sets_are_those_of_the_card(fixed):
+    split, loader = fixed
+    digest = hashlib.sha256()
+    for batch in loader:
+        digest.update(batch.frames.numpy())
+    (row,) = (line for line in CARD.read_text("utf-8").splitlines() if line[2:].startswith(split))
+    assert digest.hexdigest() in row
+
+
+def test_known_numbers_of_real_digits(fixed):
+    """Per frame, over 1,000 clips: the range that 500 to 2,000 clips of the benchmark give."""
+    split, loader = fixed
+    black = last = entropy = count = 0
+    for batch in loader:
+        frames = batch.frames[:, :, 0].double() / 255
+        future = frames[:, 10:]
+        black += future.square().sum((1, 2, 3)).sum() / 10
+        last += (future - frames[:, 9:10]).square().sum((1, 2, 3)).sum() / 10
+        bce = torch.nn.functional.binary_cross_entropy(future, future, reduction="sum")
+        entropy += bce / 10
+        count += len(frames)
+        if count >= 1_000:
+            break
+    low = 165 if split == "val" else 171  # other digits
+    assert low < black / count < 188
+    assert low + 110 < last / count < 308
+    assert 86 < entropy / count < 87.5
+    assert math.isfinite(entropy)

@@ -1,0 +1,274 @@
+"""The equivariant DDPAE against slow, plain versions of its parts."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+
+from vidreason.core.errors import DataError
+from vidreason.decomposition.networks import EquivariantDDPAE
+from vidreason.decomposition.networks.equivariant import (
+    SIGMA,
+    _blurred,
+    _cover,
+    _ink_centre,
+    _pose,
+)
+from vidreason.decomposition.networks.forecaster import AxisForecast, errors_alike
+from vidreason.decomposition.networks.spatial import paste
+
+SMALL = {"t_in": 5, "t_out": 3, "size": 32, "window": 16, "width": 6, "forecast": 16, "content": 3}
+
+
+def squares(clips=2, length=8, size=32, seed=0, channels=1):
+    """A bright square and a dimmer bar, moving straight by whole pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.zeros(clips, length, channels, size, size)
+    for clip in frames:
+        for wide, high, light in ((6, 6, 1.0), (3, 9, 0.7)):
+            place = torch.randint(2, 8, [2], generator=generator)
+            speed = torch.randint(0, 3, [2], generator=generator)
+            for time, frame in enumerate(clip):
+                x, y = (place + speed * time).clamp(max=size - 10).tolist()
+                frame[:, y : y + high, x : x + wide] = light
+    return frames
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return EquivariantDDPAE(**SMALL)
+
+
+@pytest.mark.parametrize(
+    "options", [{"sweeps": 0}, {"sweeps": 2}, {"forecaster": "relational"}], ids=str
+)
+def test_elbo_is_pyros(options):
+    torch.manual_seed(0)
+    net, frames = EquivariantDDPAE(**SMALL, **options), squares()
+    torch.manual_seed(1)
+    ours = net.elbo(frames, 5).sum()
+    torch.manual_seed(1)
+    pyros = TraceMeanField_ELBO(max_plate_nesting=1).loss(net.model, net.guide, frames, 5)
+    assert float(ours.detach()) == pytest.approx(-pyros, rel=1e-5)
+    assert not list(pyro.get_param_store())
+
+
+def test_elbo_is_the_mean_of_the_sampled_bound(net):
+    frames = squares()
+    with torch.no_grad():
+        ours = torch.stack([net.elbo(frames, 5).sum() for _ in range(60)])
+    sampled = Trace_ELBO(max_plate_nesting=1)
+    theirs = torch.tensor([-sampled.loss(net.model, net.guide, frames, 5) for _ in range(60)])
+    error = math.hypot(float(ours.std()), float(theirs.std())) / math.sqrt(60)
+    assert abs(float(ours.mean() - theirs.mean())) < 4 * error
+
+
+def test_prior_of_the_input_frames_is_that_of_accelerated_motion(net):
+    place, velocity, acceleration = 32 / 3, *net.log_std.exp()[1:].tolist()
+    parts = torch.zeros(5, 5, dtype=torch.float64)  # of each position, by independent cause
+    parts[:, 0] = place
+    for time in range(1, 5):
+        parts[time, 1] = velocity * time
+        for kick in range(2, time + 1):
+            parts[time, kick] = acceleration * (time - kick + 1)
+    prior = net._past()
+    assert torch.allclose(prior.covariance_matrix.double(), parts @ parts.T, rtol=1e-4)
+    assert torch.equal(prior.mean, torch.full((5,), 16.0))
+
+
+def test_matched_filter_weighs_places_by_their_likelihood(net):
+    torch.manual_seed(2)
+    objects, start = 0.6 * torch.rand(1, 1, 16, 16), torch.tensor([[[13.4], [17.8]]])
+    true = torch.tensor([[[14.0], [17.0]]])
+    rest = paste(objects[:, None], _pose(true.mT, 32, 16), 32) + 0.2 * torch.rand(1, 1, 1, 32, 32)
+    logits, places = [], []
+    for y in range(15, 22):
+        for x in range(10, 17):
+            place = torch.tensor([[[float(x)], [float(y)]]])
+            drawn = paste(objects[:, None], _pose(place.mT, 32, 16), 32)
+            # An object that leaves nothing of itself outside has the same energy everywhere.
+            likelihood = -(rest - drawn).square().sum() / (2 * SIGMA**2)
+            logits.append(likelihood - (place - start).square().sum() / (2 * 2.0**2))
+            places.append(place[0, :, 0])
+    mean = torch.stack(logits).softmax(0) @ torch.stack(places)
+    found = net._matched(rest, objects, start)
+    assert torch.allclose(found[0, :, 0], mean, atol=1e-3)
+
+
+def test_matched_filter_finds_an_object_to_the_pixel(net):
+    objects = torch.zeros(1, 1, 16, 16)
+    objects[..., 4:11, 5:9] = 1
+    true = torch.tensor([[[14.0, 15.0], [17.0, 15.0]]])
+    rest = paste(objects[:, None], _pose(true.mT, 32, 16), 32)
+    for shift in (-2.0, 0.7, 2.0):
+        assert torch.allclose(net._matched(rest, objects, true + shift), true, atol=1e-3)
+
+
+def test_scout_moves_with_what_it_sees():
+    torch.manual_seed(0)
+    net = EquivariantDDPAE(t_in=3, t_out=1, size=64, window=16, width=6, bfloat16=False)
+    frames = torch.zeros(1, 3, 1, 64, 64)
+    frames[..., 24:30, 24:33] = torch.rand(6, 9)
+    # Zeros around a frame are seen by the network, so it must not reach them.
+    net.scout[0].bias.data.zero_()
+    here = net._scouted(frames)
+    there = net._scouted(frames.roll((4, 8), (-2, -1)))
+    assert torch.allclose(there - here, torch.tensor([[[8.0], [4.0]]]), atol=1e-3)
+
+
+def test_average_picture_is_that_of_many():
+    torch.manual_seed(0)
+    objects, mean = torch.rand(1, 2, 1, 16, 16), 10 + 12 * torch.rand(1, 2, 2, 3)
+    std = torch.full_like(mean, 1.5)
+    place = (mean + std * torch.randn(4000, 2, 2, 3)).transpose(0, 1)  # (N, samples, 2, T)
+    drawn = paste(objects[0, :, None, None], _pose(place.mT, 32, 16), 32).mean(1)
+    assert torch.allclose(_blurred(objects, mean, std, 32)[0], drawn, atol=0.04)
+    sharp = paste(objects[:, :, None], _pose(mean.mT, 32, 16), 32)
+    assert torch.allclose(_blurred(objects, mean, std * 1e-4, 32), sharp, atol=1e-4)
+
+
+def test_components_cover_each_other():
+    one, two = torch.tensor([[[0.0, 0.5, 1.0]], [[0.25, 0.5, 0.5]]]).unbind()
+    found = _cover([one, two])
+    assert torch.allclose(found, torch.tensor([[0.25, 0.75, 1.0]]))
+
+
+def test_centre_of_mass():
+    objects = torch.zeros(1, 1, 1, 8, 8)
+    objects[..., 1:3, 5] = 1  # rows 1 and 2 of 0 ... 7, whose middle is 3.5
+    assert torch.allclose(_ink_centre(objects)[0, 0, :, 0], torch.tensor([1.5, -2.0]), atol=1e-2)
+    assert torch.equal(_ink_centre(objects * 0.01), torch.zeros(1, 1, 2, 1))
+
+
+def test_forecast_is_equivariant():
+    torch.manual_seed(0)
+    forecast = AxisForecast(5, 3, 16, 1 / 8)
+    past, rest = torch.randn(4, 2, 5), torch.rand(4, 2, 1) - 0.5
+    mean, std, shared = forecast(past, rest)
+    mirrored = forecast(-past, -rest)
+    assert torch.allclose(mirrored[0], -mean) and torch.allclose(mirrored[1], std)
+    swapped = forecast(past.flip(1), rest.flip(1))
+    for one, other in zip(swapped, (mean, std, shared), strict=True):
+        assert torch.allclose(one, other.flip(1))
+
+
+def test_bounds_hold_the_velocity_of_rounded_motion():
+    forecast = AxisForecast(6, 3, 8, 1 / 8)
+    velocity, start = 2 * torch.rand(200, 1, dtype=torch.float64) - 1, torch.rand(200, 1)
+    exact = start + velocity * torch.arange(6)
+    middle, width = forecast._bounds((exact * 8).floor() / 8).chunk(2, -1)
+    assert ((middle / 5 - velocity).abs() <= width / 20 + 1e-9).all()
+    assert (width.diff(dim=-1) <= 1e-9).all()  # more frames never allow more
+
+
+@pytest.mark.parametrize("bias", [-200.0, 200.0])
+def test_forecast_learns_from_any_share(net, bias):
+    net.forecast.common.bias.data[:] = bias
+    net.forecast_loss().backward()
+    assert all(p.grad.isfinite().all() for p in net.forecast.parameters())
+
+
+def test_errors_are_alike():
+    mean, std, shared = torch.zeros(1, 3), torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.25]])
+    found = errors_alike(mean, std, shared)
+    expected = 0.25 * std.mT @ std + torch.diag(0.75 * std[0] ** 2)
+    assert torch.allclose(found.covariance_matrix[0], expected, atol=1e-4)
+
+
+def test_a_clip_is_seen_alike_in_any_batch(net):
+    frames = squares(4)[:, :5]
+    together = net.decompose(frames, 3)
+    for clip in (0, 3):
+        alone = net.decompose(frames[clip : clip + 1], 3)
+        for one, other in zip(alone, together, strict=True):
+            assert torch.allclose(one[0], other[clip], atol=1e-4)
+
+
+def test_a_shorter_future_is_the_start_of_a_longer(net):
+    frames = squares()[:, :5]
+    long, short = net.decompose(frames, 3), net.decompose(frames, 1)
+    assert short.frames.shape == (2, 6, 1, 32, 32)
+    assert torch.equal(short.frames, long.frames[:, :6])
+    assert short.positions.shape == (2, 6, 2, 2) and short.sides.shape == (2, 6, 2)
+
+
+def test_futures_vary(net):
+    frames = squares()[:, :5]
+    futures = net.sample(frames, 3, samples=3)
+    assert futures.shape == (3, 2, 3, 1, 32, 32)
+    assert not torch.equal(futures[0], futures[1])
+    assert futures.min() >= 0 and futures.max() <= 1
+
+
+def test_training_finds_the_squares(net):
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    losses = []
+    for step in range(60):
+        loss = net.loss(squares(8, seed=step), 5)
+        optimizer.zero_grad()
+        (loss + net.forecast_loss()).backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert int(net.remembered) > 0
+
+
+def test_forecast_learns_from_what_is_remembered(net):
+    # Objects in steady motion, as `loss` would leave them.
+    velocity = (torch.rand(16384, 2, 1) - 0.5) / 4
+    net.memory[..., :8] = velocity * torch.arange(8.0)
+    net.remembered.fill_(16384)
+    optimizer = torch.optim.Adam(net.forecast.parameters(), 1e-2)
+    start = float(net.forecast_loss().detach())
+    for _ in range(60):
+        optimizer.zero_grad()
+        net.forecast_loss().backward()
+        optimizer.step()
+    assert float(net.forecast_loss().detach()) < start - 5
+
+
+@pytest.mark.parametrize(
+    "options", [{"components": 1}, {"components": 3}, {"channels": 2}, {"whole_pixels": False}]
+)
+def test_variants_train(options):
+    torch.manual_seed(0)
+    net = EquivariantDDPAE(**SMALL | options)
+    loss = net.loss(squares(channels=options.get("channels", 1)), 5) + net.forecast_loss()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_weights_are_all_there_is(net):
+    frames = squares()[:, :5]
+    other = EquivariantDDPAE(**SMALL)
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(net.decompose(frames, 3).frames, other.decompose(frames, 3).frames)
+
+
+def test_the_default_is_small():
+    assert sum(p.numel() for p in EquivariantDDPAE().parameters()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"components": 0}, "model.net.components: 0 is not within 1 and 100"),
+        ({"t_in": 2}, "model.net.t_in: 2 is not within 3 and 1000"),
+        ({"size": 34}, "model.net.size: 34 is no multiple of 4"),
+        ({"forecaster": "all"}, "model.net.forecaster: 'all' is none"),
+        ({"window": 68}, "model.net.window: 68 is not within 8 and 64"),
+    ],
+)
+def test_options_out_of_range(options, line):
+    with pytest.raises(DataError, match=line):
+        EquivariantDDPAE(**options)
+
+
+def test_frames_of_another_shape(net):
+    with pytest.raises(DataError, match=r"give \(clips, 5, 1, 32, 32\)"):
+        net.decompose(squares()[:, :4], 3)
+    with pytest.raises(DataError, match=r"give \(clips, 8, 1, 32, 32\)"):
+        net.loss(squares(), 4)

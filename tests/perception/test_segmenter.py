@@ -1,0 +1,148 @@
+"""Mask2Former, randomly initialised, tiny, and saved as its users save it."""
+
+import numpy as np
+import pytest
+import torch
+
+from vidreason.core.errors import DataError
+from vidreason.perception import segmenter as segment
+from vidreason.perception.segmenter import Segmenter, identity, kinds
+from vidreason.scenes.scene import KINDS
+
+transformers = pytest.importorskip("transformers")
+
+LABELS = ("person", "car", "traffic light")
+
+
+def save(folder, labels=LABELS, seed=5):
+    torch.manual_seed(seed)
+    swin = transformers.SwinConfig(
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 2],
+        window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = transformers.Mask2FormerConfig(
+        backbone_config=swin,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        dim_feedforward=32,
+        num_attention_heads=2,
+        num_queries=4,
+        id2label=dict(enumerate(labels)),
+    )
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    with torch.no_grad():
+        # Untrained, it would be sure of nothing.
+        model.class_predictor.weight.mul_(40)
+        model.class_predictor.bias[-1] = -20
+    size = {"shortest_edge": 96, "longest_edge": 192}
+    processor = transformers.Mask2FormerImageProcessorPil(size=size, ignore_index=255)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("tiny") / "m2f")
+
+
+def frame(seed, size=(90, 160)):
+    return np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
+
+
+def test_instances_of_a_frame(tiny_model):
+    found = Segmenter(str(tiny_model), least=0)(frame(0, (360, 640)), 0)
+    count = len(found.kind)
+    assert count and found.image.shape == (360, 640)
+    assert np.unique(found.image[found.image > 0]).tolist() == list(range(1, count + 1))
+    assert {KINDS[k] for k in found.kind} <= {"person", "vehicle", "traffic_light"}
+    assert all(0 < s <= 1 for s in found.score) and len(found.label) == count
+    assert found.features.shape[0] == 32 and np.isfinite(found.features).all()
+    # One picture is stretched to whole cells, never padded.
+    assert found.features.shape[1:] == (24, 48)
+
+
+def test_the_same_frame_gives_the_same(tiny_model):
+    one, two = (Segmenter(str(tiny_model), least=0)(frame(3), n) for n in (0, 7))
+    np.testing.assert_array_equal(one.image, two.image)
+    np.testing.assert_array_equal(one.features, two.features)
+
+
+def test_a_frame_of_nothing(tiny_model):
+    found = Segmenter(str(tiny_model), least=1)(frame(0), 0)
+    assert not found.image.any() and found.label == [] and found.kind.shape == (0,)
+
+
+def test_lights_in_one_segment_are_several(monkeypatch):
+    ids = np.zeros((20, 30), int)
+    ids[2:8, 2:8] = ids[2:8, 20:26] = ids[15, 15] = 4
+    ids[10:14, 2:6] = ids[10:14, 20:24] = 7
+    info = [{"id": 4, "label_id": 0, "score": 0.9}, {"id": 7, "label_id": 1, "score": 0.8}]
+    parts = segment._pieces(ids, info, {0: KINDS.index("traffic_light"), 1: KINDS.index("vehicle")})
+    assert [mask.sum() for mask, _ in parts] == [36, 36, 32]
+    assert [i["id"] for _, i in parts] == [4, 4, 7]
+
+
+CITYSCAPES = (
+    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
+    "person rider car truck bus train motorcycle bicycle"
+)
+
+
+def test_classes_are_found_by_name():
+    label = {n: name.replace("_", " ") for n, name in enumerate(CITYSCAPES.split())}
+    found = {label[n]: KINDS[k] for n, k in kinds("x", label).items()}
+    assert found == {
+        "person": "person",
+        "traffic light": "traffic_light",
+        "traffic sign": "sign",
+        **dict.fromkeys(
+            ("rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"), "vehicle"
+        ),
+    }
+    vistas = {
+        0: "Person",
+        1: "Car",
+        2: "Crosswalk - Plain",
+        3: "Lane Marking - Crosswalk",
+        4: "Sky",
+    }
+    names = ["person", "vehicle", "crosswalk", "zebra"]
+    assert [KINDS[k] for k in kinds("x", vistas).values()] == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"), [(("cat", "car"), "person"), (("person", "sky"), "vehicle")]
+)
+def test_classes_that_lack_what_is_needed(tmp_path, labels, kind):
+    source = str(save(tmp_path / "model", labels))
+    with pytest.raises(DataError, match=f"{source}: has no class of {kind} among 2"):
+        Segmenter(source)
+
+
+def test_what_is_no_segmenter(tmp_path, tiny_model):
+    with pytest.raises(DataError, match="no such folder; give a Mask2Former"):
+        identity(str(tmp_path / "missing"))
+    with pytest.raises(DataError, match=r"is no folder with config\.json"):
+        identity(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"is no folder with model\.safetensors"):
+        identity(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(DataError, match="cannot be loaded") as error:
+        Segmenter(str(tmp_path))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_a_segmenter_is_known_by_its_weights(tmp_path, tiny_model):
+    other = save(tmp_path / "m2f", seed=6)
+    names = {identity(str(folder)) for folder in (tiny_model, tiny_model, other)}
+    assert len(names) == 2 and all(name.startswith("m2f@") for name in names)
+    assert identity("facebook/some-model") == "facebook/some-model"

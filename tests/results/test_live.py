@@ -1,0 +1,231 @@
+"""Forecasts of a video as it comes: the same as afterwards, whatever the rate and the order."""
+
+import dataclasses
+import signal
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from vidreason import cli
+from vidreason.core.errors import DataError
+from vidreason.intent.data import IntentData
+from vidreason.intent.networks import IntentGraphNet
+from vidreason.intent.task import IntentTask
+from vidreason.results.forecasts import forecast_scene, read_forecasts
+from vidreason.results.live import Live
+from vidreason.runs.train import load_with_data
+from vidreason.scenes.jaad import read_jaad
+from vidreason.scenes.scene import KINDS
+from vidreason.simulation.film import Film, write_truth
+from vidreason.simulation.street import write_street
+from vidreason.simulation.world import FPS, simulate
+
+SIZE = (1000, 600)
+PERSON, CAR = KINDS.index("person"), KINDS.index("vehicle")
+
+
+def make(features=("box", "neighbours"), image_features=0, **options):
+    torch.manual_seed(0)
+    data = IntentData(features, store="x" if image_features else "", image_features=image_features)
+    net = IntentGraphNet(features, 16, 1, hidden=8, image_features=image_features, **options)
+    return IntentTask(net, average=0).eval(), data
+
+
+def walk(frame, count=3):
+    """Boxes (N, 4) of people who walk evenly, at a frame that need not be whole."""
+    k = np.arange(count)
+    x, y = 200 + 100 * k + (2 + k) * frame, 200 + 30.0 * k + 0.5 * frame
+    return np.stack([x, y, x + 40 + 0.2 * frame, y + 120 + 0.4 * frame], 1)
+
+
+def feed(live, frames, boxes=walk, hide=()):
+    """What the last of some frames gets; `hide` are pairs of frame and person."""
+    for frame in frames:
+        box = boxes(frame)
+        there = np.array([k for k in range(len(box)) if (frame, k) not in hide])
+        now = live(frame, there + 10, np.full(len(there), PERSON, np.int8), box[there])
+    return now
+
+
+def gaps(scene):
+    """Whether a track has any, over which windows go and live forecasts do not."""
+    return any((np.diff(scene.frame[rows]) > 1).any() for _, rows in scene.rows())
+
+
+def test_a_scene_is_forecast_live_as_it_is_afterwards(tmp_path):
+    write_street(tmp_path, 12)
+    task, data = make()
+    compared = edges = 0
+    for scene in [one for one in read_jaad(tmp_path) if not gaps(one)][:3]:
+        # A tracker does not say how far somebody is hidden.
+        unknown = {name: np.full_like(cue, -1) for name, cue in scene.cues.items()}
+        scene = dataclasses.replace(scene, fps=30.0, cues=unknown)
+        afterwards = forecast_scene(task, data, scene)
+        wanted = {
+            (f, k): p
+            for f, k, p in zip(
+                afterwards.frame, afterwards.track, afterwards.probability, strict=True
+            )
+        }
+        changes = {
+            (afterwards.frame[w], s, afterwards.track[w]): c
+            for w, s, c in zip(afterwards.window, afterwards.sender, afterwards.change, strict=True)
+        }
+        track = np.repeat(np.arange(len(scene.kind)), np.diff(scene.offsets))
+        live = Live(task, data, 30.0, (scene.width, scene.height))
+        rng = np.random.default_rng(0)
+        for frame in range(scene.length):
+            rows = rng.permutation(np.flatnonzero(scene.frame == frame))
+            now = live(frame, track[rows], scene.kind[track[rows]], scene.box[rows])
+            for row, p in zip(rows, now.probability, strict=True):
+                assert np.isnan(p).all() == ((frame, track[row]) not in wanted)
+                if np.isfinite(p).all():
+                    assert p == pytest.approx(wanted[frame, track[row]], abs=1e-5)
+                    compared += 1
+            for (sender, target), change in zip(now.edge, now.change, strict=True):
+                key = frame, track[rows[sender]], track[rows[target]]
+                assert change == pytest.approx(changes[key], abs=1e-5)
+                edges += 1
+    assert compared > 500 and edges > 500
+
+
+def test_even_motion_is_forecast_alike_at_any_rate():
+    task, data = make()
+    want = feed(Live(task, data, 30.0, SIZE), range(31))
+    every_third = feed(Live(task, data, 30.0, SIZE, every=3), range(0, 31, 3))
+    twice = feed(Live(task, data, 60.0, SIZE), range(61), lambda frame: walk(frame / 2))
+    slow = feed(Live(task, data, 12.0, SIZE), range(13), lambda frame: walk(frame * 2.5))
+    assert np.isfinite(want.probability).all() and len(want.edge) == 6
+    for other in (every_third, twice, slow):
+        assert other.probability == pytest.approx(want.probability, abs=1e-5)
+        assert other.change == pytest.approx(want.change, abs=1e-5)
+    other_way = feed(Live(task, data, 30.0, SIZE), range(31), lambda frame: walk(30 - frame))
+    assert np.abs(other_way.probability - want.probability).max() > 1e-3
+
+
+def test_half_a_second_out_of_sight_is_bridged_and_no_more():
+    task, data = make()
+    want = feed(Live(task, data, 30.0, SIZE), range(40))
+    short = {(frame, 1) for frame in range(20, 34)}
+    assert feed(Live(task, data, 30.0, SIZE), range(40), hide=short).probability == pytest.approx(
+        want.probability, abs=1e-5
+    )
+    long = {(frame, 1) for frame in range(18, 34)}
+    found = feed(Live(task, data, 30.0, SIZE), range(40), hide=long).probability
+    assert np.isnan(found[1]).all() and np.isfinite(found[[0, 2]]).all()
+
+
+def test_who_is_new_or_gone_or_no_person_has_no_forecast():
+    task, data = make()
+    live = Live(task, data, 30.0, SIZE)
+    for frame in range(20):
+        kind = np.array([PERSON, CAR, PERSON], np.int8)[: 2 if frame < 10 else 3]
+        now = live(frame, np.arange(len(kind)), kind, walk(frame, len(kind)))
+    assert np.isfinite(now.probability[:, 0]).tolist() == [True, False, False]
+    assert now.edge.tolist() == [[2, 0]]  # a neighbour may be new; cars are no neighbours here
+    nobody = live(20, np.empty(0, int), np.empty(0, np.int8), np.empty((0, 4)))
+    assert nobody.probability.shape == (0, 1)
+    left = live(21, np.array([9]), np.array([PERSON], np.int8), walk(0, 1))
+    assert np.isnan(left.probability).all() and not len(left.edge)
+
+
+def test_memory_does_not_grow():
+    task, data = make()
+    live = Live(task, data, 30.0, SIZE)
+    lengths = []
+    for frame in range(200):
+        live(frame, np.array([frame]), np.array([PERSON], np.int8), walk(frame, 1))
+        lengths.append(len(live.seen))
+    assert max(lengths) == lengths[60] == lengths[-1] < 40
+
+
+def test_features_of_the_segmenter_are_those_of_the_frame_before():
+    task, data = make(image_features=2)
+    live = Live(task, data, 30.0, SIZE)
+    look = np.array([[1.0, 2.0]], np.float16)
+    person = np.array([PERSON], np.int8)
+    for frame in range(20):
+        now = live(frame, np.array([0]), person, walk(frame, 1), look * frame)
+    scene, ids = live._scene(19)
+    assert ids.tolist() == [0] and np.isfinite(now.probability).all()
+    assert scene.image.tolist() == [[frame, 2 * frame] for frame in range(4, 20)]
+    with pytest.raises(DataError, match="gives 3 features, the model sees 2"):
+        live(20, np.array([0]), person, walk(20, 1), np.zeros((1, 3)))
+
+
+def test_models_that_see_more_than_a_video_shows_are_refused():
+    task, data = load_with_data("jaad_all")
+    with pytest.raises(DataError, match="see ego, traffic, which a video alone does not show"):
+        Live(task, data, 30.0, SIZE)
+
+
+# --- The command
+
+
+def predict(film, out, *more):
+    line = ["predict", "--video", str(film / "street.mp4"), "--out", str(out)]
+    return cli.main([*line, "--store", str(film / "store"), "--height", "360", *more])
+
+
+def test_a_video_becomes_forecasts_a_film_and_a_page(film, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("VIDREASON_DATA", raising=False)
+    assert predict(film, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "latency" in said and "overlay.mp4" in said and "peak memory" in said
+    found = read_forecasts(tmp_path / "out/forecasts.parquet")
+    assert found.meta["model"] == "jaad_all_boxes" and found.meta["video"] == "street.mp4"
+    assert found.meta["words"] == "crosses in 1 to 2 s" and found.meta["fps"] == FPS
+    assert len(np.unique(found["frame"])) > 60 and len(np.unique(found["pedestrian"])) > 1
+    with av.open(str(tmp_path / "out/overlay.mp4")) as file:
+        stream = file.streams.video[0]
+        assert (stream.codec_context.name, stream.height) == ("h264", 360)
+        assert sum(1 for _ in file.decode(stream)) == found.meta["length"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Nothing is annotated here" in page and "data:image/jpeg" in page
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_a_failure_leaves_nothing_half_written(film, tmp_path, monkeypatch):
+    calls = []
+
+    def stumble(self, *args):
+        calls.append(args)
+        if len(calls) == 30:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, *args)
+
+    real = Live.__call__
+    monkeypatch.setattr(Live, "__call__", stumble)
+    assert predict(film, tmp_path / "out") == 130
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_bad_words_are_one_line(film, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "other.mp4").write_bytes((film / "street.mp4").read_bytes()[:5000])
+    (tmp_path / "store").mkdir()
+    cases = {
+        ("--weights", "jaad_all"): "see ego, traffic",
+        ("--weights", "moving_mnist"): "take clips apart",
+        ("--weights", "nobody"): "there is no 'nobody'",
+        ("--height", "2"): "--height: 2 is not within",
+        ("--store", str(tmp_path / "store")): "no such file",
+    }
+    for words, problem in cases.items():
+        assert predict(film, out, *words) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert problem in line
+    for path, problem in {"none.mp4": "no such file", "other.mp4": "was cut short"}.items():
+        assert cli.main(["predict", "--video", str(tmp_path / path), "--out", str(out)]) == 1
+        assert problem in capsys.readouterr().err
+    assert cli.main(["predict", "--video"]) == 1
+    assert "is given without a file" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_store_of_another_video_is_refused(film, tmp_path, capsys):
+    write_truth(tmp_path / "street.arrow", "street", Film(simulate(3, 4, (60, 80))))
+    assert predict(film, tmp_path / "out", "--store", str(tmp_path)) == 1
+    assert "is of a video of another size or length" in capsys.readouterr().err

@@ -1,1 +1,0 @@
-"""Datasets to scenes, scenes to windows, windows to graphs."""
