@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_train import TinyData, TinyNet
+from make.tiny_run import TinyData, TinyNet
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 

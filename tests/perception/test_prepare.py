@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from make import blobs, groups
 from make.blobs import jobs
-from test_segment import save
+from make.mask2former import save
 
 from vidreason import cli
 from vidreason.core.errors import DataError

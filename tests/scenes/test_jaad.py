@@ -16,17 +16,24 @@ from vidreason.core.errors import DataError
 from vidreason.scenes import cvat, jaad
 from vidreason.scenes.cache import cached, content_key
 from vidreason.scenes.jaad import (
-    APPEARANCE,
-    CUES,
-    FACTS,
     FOLDERS,
-    LABELS,
     annotation_path,
     read_jaad,
     read_splits,
     read_video,
 )
-from vidreason.scenes.scene import CROSS, EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import (
+    APPEARANCE,
+    CROSS,
+    CUES,
+    EGO_ACTIONS,
+    FACTS,
+    LABELS,
+    OCCLUSION,
+    SIGNALS,
+    TRAFFIC_LIGHT,
+    Scene,
+)
 from vidreason.simulation.street import write_street
 
 VIDEO = tiny.VIDEO

@@ -8,15 +8,21 @@ from sklearn.metrics import roc_auc_score
 
 from vidreason.core.errors import DataError
 from vidreason.scenes.jaad import (
-    APPEARANCE,
-    FACTS,
-    LABELS,
     SPLITS,
     read_splits,
     read_video,
     video_names,
 )
-from vidreason.scenes.scene import EGO_ACTIONS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
+from vidreason.scenes.scene import (
+    APPEARANCE,
+    EGO_ACTIONS,
+    FACTS,
+    LABELS,
+    OCCLUSION,
+    SIGNALS,
+    TRAFFIC_LIGHT,
+    Scene,
+)
 from vidreason.simulation.street import _car_boxes, annotate, view, write_street
 from vidreason.simulation.world import CROSS, EYE, FOCAL, Street, simulate
 

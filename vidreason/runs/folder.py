@@ -24,6 +24,7 @@ from torch import Tensor
 from vidreason import __version__
 from vidreason.core.errors import DataError
 from vidreason.core.files import left_over, sweep, write_atomic
+from vidreason.runs.moved import current
 from vidreason.runs.weights import read_weights
 
 # What a run leaves that stopped before its first checkpoint; it may start over.
@@ -126,7 +127,7 @@ class CheckpointFiles(CheckpointIO):
         """
         weights = Path(path).suffix == ".safetensors"
         checkpoint = read_weights(Path(path), self.model) if weights else _read(Path(path))
-        stored, mend = checkpoint["vidreason"], "give the configuration and checkpoint of one run"
+        stored, mend = current(checkpoint["vidreason"]), "give the configuration and checkpoint of one run"
         for name in sorted(self.fixed):
             here, there = str(self.config[name]), str(stored.get(name, "(not set)"))
             if here != there:

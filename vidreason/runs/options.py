@@ -14,6 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
 from vidreason.intent.windows import OBSERVED
+from vidreason.runs.moved import current
 from vidreason.core.errors import DataError
 
 ALLOWED = ("vidreason", "pytorch_lightning", "lightning", "torch.optim", "torch.nn")
@@ -99,7 +100,7 @@ def _load_yaml(text: str) -> Any:
                 refuse_linked(name)
                 nodes.append((f"{name}.", value))
     try:
-        return _yaml(text)
+        return current(_yaml(text))
     except (TypeError, ValueError, RecursionError) as error:
         # Of dates and numbers that are none, and of odd keys.
         raise yaml.YAMLError(str(error)) from None
