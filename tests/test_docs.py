@@ -120,7 +120,7 @@ def test_commands_that_are_told_exist(page):
         elif "--video" in words and words[0] == "predict":
             assert {w for w in words if w.startswith("--")} <= options("predict", "--video")
         else:
-            cli._parser(words).parse_args(words)
+            cli.parse(words)
 
 
 @pytest.mark.parametrize("page", ["own_video", "moving_mnist"])

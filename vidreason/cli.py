@@ -1,175 +1,184 @@
-"""Command line. Standard library only: a command imports what it needs when it runs.
+"""Command line: dispatch, signals and error lines.
 
-`vidreason --help` and `vidreason data` must not wait for the seconds that importing torch takes.
+Imports the standard library only, and the module of the command that is named: `vidreason --help`
+must not wait for torch.
 """
 
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from vidreason import __version__
+from vidreason.commands.options import nearest, refuse
 from vidreason.core.errors import DataError
 
-TRAIN = {
-    "fit": "train a model on a dataset, both chosen by a YAML file",
+TRAIN = ("fit", "validate", "test", "predict")
+"""Commands whose options Lightning declares."""
+
+COMMANDS = {
+    "demo": "run both systems on simulated data",
+    "data get": "download and verify a dataset",
+    "data check": "report what is missing or wrong in a dataset",
+    "data windows": "write the samples of a protocol as a table",
+    "prepare": "segment and track videos into a store of instances",
+    "fit": "train a model",
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
-    "predict": "write a checkpoint's predictions as Parquet, and filmstrips of clips",
+    "predict": "write a checkpoint's predictions",
+    "predict --video": "predict who will cross in a video of your own",
+    "evaluate": "compute metrics with confidence intervals, and compare runs",
+    "render": "draw predictions, tracks and graphs as video, and clips as filmstrips",
+    "report": "show results as one HTML page",
+    "export": "write a run's weights, or a program, for distribution",
 }
-_MODULES = {
-    "get": "vidreason.get",
-    "check": "vidreason.scenes.check",
-    "windows": "vidreason.intent.datasets",
-    "prepare": "vidreason.perception.prepare",
-    "evaluate": "vidreason.results.evaluate",
-    "render": "vidreason.results.render",
-    "report": "vidreason.results.report",
-    "export": "vidreason.runs.export",
-    "demo": "vidreason.demo",
+_SYNONYMS = {
+    "train": "fit",
+    "training": "fit",
+    "val": "validate",
+    "eval": "evaluate",
+    "score": "evaluate",
+    "infer": "predict",
+    "inference": "predict",
+    "forecast": "predict",
+    "video": "predict --video",
+    "live": "predict --video",
+    "get": "data get",
+    "download": "data get",
+    "check": "data check",
+    "windows": "data windows",
+    "segment": "prepare",
+    "track": "prepare",
+    "draw": "render",
+    "plot": "render",
+    "visualize": "render",
+    "help": "--help",
+    "version": "--version",
 }
-# How to go on with what a signal has stopped.
-_GO_ON = {
-    "fit": "with --resume it goes on after the last full epoch, if there was one",
-    "prepare": "the same command goes on",
+# How to resume what a signal has stopped.
+_RESUME = {
+    "fit": "with --resume it continues from the last completed epoch, if there is one",
+    "prepare": "the same command resumes",
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, **kwargs: object) -> None:
-        options: dict = {"formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs}
-        super().__init__(**options, allow_abbrev=False)
+    def __init__(self, command: str) -> None:
+        super().__init__(
+            prog=f"vidreason {command}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
-        # One line, like every other error; argparse would print the usage before it.
-        self.exit(2, f"error: {message}; see `{self.prog} --help`\n")
+        """Exits with one line, like every other error; argparse would print the usage before it."""
+        fix = f"see `{self.prog} --help`"
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            word = found[1].partition("=")[0]
+            if near := nearest(word, self._option_string_actions):
+                fix = f"did you mean {near}?"
+            refuse(word, f"no such option of `{self.prog}`", fix)
+        if found := re.match(r"the following arguments are required: (.+)", message):
+            refuse(found[1], "missing", fix)
+        if found := re.match(
+            r"argument (.+?): (?:invalid choice: (.+) \(choose from (.+)\))?", message
+        ):
+            if found[2]:
+                choices = found[3].replace("'", "")
+                near = nearest(found[2].strip("'"), choices.split(", "))
+                fix = f"did you mean {near}?" if near else fix
+                refuse(found[1], f"must be one of {choices}, got {found[2]}", fix)
+            refuse(found[1], message[found.end() :], fix)
+        refuse(self.prog, message, fix)
 
 
-def _parser(argv: Sequence[str]) -> _Parser:
-    """The parser for everything but training; only the command in `argv` imports its options."""
-    parser = _Parser(
-        prog="vidreason",
-        description="Forecasting video by reasoning about the things in it.",
-        epilog="""start here:
-  vidreason demo                                     no data needed
-  vidreason data get jaad --root data/jaad           real annotations, verified
-  vidreason fit -c configs/intent/jaad_beh.yaml      train
-  vidreason evaluate runs/*/predictions.parquet      compare
+def _help(prefix: str = "") -> str:
+    """Text of `vidreason --help`, or of a group of commands."""
+    width = max(map(len, COMMANDS)) + 2
+    listed = [f"  {n:{width}}{text}" for n, text in COMMANDS.items() if n.startswith(prefix)]
+    head = f"usage: vidreason {prefix}COMMAND [options]\n\n"
+    if not prefix:
+        head += """\
+Pedestrian-crossing prediction from driving video, and unsupervised object-centric video
+prediction, in PyTorch.
 
-`vidreason COMMAND --help` explains a command with examples.""",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in TRAIN.items():
-        commands.add_parser(name, help=text, add_help=False)
-    _add_data(commands.add_parser("data", help="get, check and window datasets"))
-    for name, text in {
-        "prepare": "segment and track videos into a store of instances",
-        "evaluate": "score predictions, with confidence intervals and comparisons",
-        "render": "forecasts, tracks and graphs as video; clips as filmstrips",
-        "report": "results as one page to be looked at",
-        "export": "make a run's weights, or a program, that can be passed on",
-        "demo": "train, predict, score and draw on a simulated street",
-    }.items():
-        command = commands.add_parser(name, help=text)
-        if argv[:1] == [name]:
-            module = importlib.import_module(_MODULES[name])
-            module.add_arguments(command)
-            command.set_defaults(module=module.__name__)
-    return parser
+start here:
+  vidreason demo                              needs no data
+  vidreason data get jaad --root data/jaad    real annotations
+  vidreason fit -c jaad_beh                   train
+  vidreason predict --run runs/jaad_beh       predict
+  vidreason evaluate runs/jaad_beh            compare with baselines
+
+"""
+    tail = f"`vidreason {prefix}COMMAND --help` explains a command with examples."
+    if not prefix:
+        tail += "\n`--debug` shows the traceback of an error, `--version` the version."
+    return "\n".join([f"{head}commands:", *listed, "", tail])
 
 
-def _add_data(data: argparse.ArgumentParser) -> None:
-    verbs = data.add_subparsers(dest="verb", required=True, metavar="VERB")
+def _command(argv: Sequence[str]) -> str:
+    """The command that a line names, also one without its options."""
+    if argv[0] == "predict" and any(word.split("=")[0] == "--video" for word in argv):
+        return "predict --video"
+    if argv[0] in COMMANDS:
+        return argv[0]
+    group = argv[0] == "data"
+    listed = f"`vidreason {'data ' if group else ''}--help` lists the commands"
+    if group and len(argv) == 1:
+        refuse("vidreason data", "which command is missing", listed)
+    given = " ".join(argv[: 1 + group])
+    if given in COMMANDS:
+        return given
+    near = nearest(given.lower(), [*COMMANDS, *_SYNONYMS])
+    fix = f"did you mean `vidreason {_SYNONYMS.get(near, near)}`?" if near else listed
+    refuse(f"vidreason {given}", "no such command", fix)
 
-    get = verbs.add_parser(
-        "get",
-        help="fetch a dataset and verify it",
-        description="Fetches the pinned release of a dataset, checks every byte of it, and puts "
-        "it\nunder the root, or simulates the balls. Nothing is left behind if it fails. A second "
-        "call\nonly verifies.",
-        epilog="""examples:
-  vidreason data get jaad --root data/jaad
-  vidreason data get jaad --root data/jaad --from JAAD-7712f55.tar.gz
-  vidreason data get mnist --root data/mnist --from FOLDER-OF-IDX-FILES
-  vidreason data get balls --root data/balls
 
-With VIDREASON_DATA=data in the environment, `--root data/jaad` may be left out.""",
-    )
-    get.add_argument("--from", dest="source", metavar="FILE-OR-URL", help="where to take it from")
+def parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The module and the options of a command that Lightning does not declare."""
+    command = _command(argv)
+    name = re.sub(r"\W+", "_", command)
+    module = importlib.import_module(f"vidreason.commands.{name}")
+    parser = _Parser(command)
+    module.add_arguments(parser)
+    # `--video` is an option itself.
+    return module, parser.parse_args(argv[1 + command.startswith("data ") :])
 
-    check = verbs.add_parser(
-        "check",
-        help="say what is missing or wrong in a dataset",
-        description="Reads every file, names each defect with its place, and counts what is there.",
-        epilog="""examples:
-  vidreason data check jaad --root data/jaad
-  vidreason data check jaad --root data/jaad --json > check.json""",
-    )
-    check.add_argument("--json", action="store_true", help="print one JSON object")
 
-    windows = verbs.add_parser(
-        "windows",
-        help="write the samples of a protocol as a table",
-        description="Writes one row per sample: video, pedestrian, first and last observed frame, "
-        "time to\nthe event, label. Other tools can be held to the same samples with it.",
-        epilog="""example:
-  vidreason data windows jaad --root data/jaad --protocol benchmark --subset beh \\
-      --split test --out windows.parquet""",
-    )
-    windows.add_argument(
-        "--protocol", required=True, choices=("benchmark", "benchmark-clean", "stip")
-    )
-    windows.add_argument(
-        "--subset", default="all", choices=("beh", "all", "place"), help="who is asked about"
-    )
-    windows.add_argument("--split", required=True, choices=("train", "val", "test"))
-    windows.add_argument(
-        "--horizon", type=_positive, default=30, metavar="FRAMES", help="of the stip protocol (30)"
-    )
-    windows.add_argument(
-        "--observed", type=_positive, default=0, metavar="BOXES", help="of the stip protocol (30)"
-    )
-    windows.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+def run(argv: Sequence[str]) -> int:
+    """Runs a command line; errors are raised.
 
-    for name, verb in {"get": get, "check": check, "windows": windows}.items():
-        datasets = {
-            "get": ("jaad", "mnist", "balls"),
-            "check": ("jaad",),
-            "windows": ("jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes"),
-        }[name]
-        verb.add_argument("dataset", choices=datasets)
-        verb.add_argument(
-            "--root", type=Path, metavar="DIR", help="its folder ($VIDREASON_DATA/DATASET)"
+    Returns:
+        Exit code.
+
+    Raises:
+        DataError: Bad data or environment.
+        SystemExit: Wrong usage, or help.
+    """
+    if not argv:
+        refuse(
+            "vidreason",
+            "the command is missing",
+            "start with `vidreason demo`, or see `vidreason --help`",
         )
-        verb.set_defaults(module=_MODULES[name])
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _run(argv: list[str]) -> int:
-    if argv[:1] == ["predict"] and any(word.split("=")[0] == "--video" for word in argv):
-        parser = _Parser(prog="vidreason predict --video")
-        live = importlib.import_module("vidreason.results.live")
-        live.add_arguments(parser)
-        return live.run(parser.parse_args(argv[1:])) or 0
-    if argv and argv[0] in TRAIN:
-        # Handed over as it is: LightningCLI has its own options, help and configuration files.
-        return importlib.import_module("vidreason.runs.train").main(argv) or 0
-    args = _parser(argv).parse_args(argv)
-    return importlib.import_module(args.module).run(args) or 0
+    if argv[0] in ("-h", "--help", "--version"):
+        print(__version__ if argv[0] == "--version" else _help())
+        return 0
+    if argv[0] == "data" and argv[1:2] in (["-h"], ["--help"]):
+        print(_help("data "))
+        return 0
+    if _command(argv) in TRAIN:
+        return importlib.import_module("vidreason.runs.train").main(list(argv)) or 0
+    module, args = parse(argv)
+    return module.run(args) or 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,13 +195,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _signals() as received:
         try:
             try:
-                return _run(arguments)
+                return run(arguments)
             finally:
                 _flush()
         except BaseException as error:
             if received:  # whatever came of it: Lightning makes it a SystemExit, processes die
-                mend = f"; {_GO_ON[arguments[0]]}" if arguments[0] in _GO_ON else ""
-                print(f"stopped by {signal.Signals(received[0]).name}{mend}", file=sys.stderr)
+                fix = f"; {_RESUME[arguments[0]]}" if arguments[0] in _RESUME else ""
+                print(f"stopped by {signal.Signals(received[0]).name}{fix}", file=sys.stderr)
                 return 128 + received[0]
             if not isinstance(error, DataError | OSError | MemoryError):
                 raise

@@ -1,6 +1,5 @@
 """`vidreason data get`: fetch a dataset, or simulate it, check all of it, put it in place."""
 
-import argparse
 import gzip
 import hashlib
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidreason.core.errors import DataError
-from vidreason.core.files import data_root, fetch, load_manifest, progress, sha256, unpack
+from vidreason.core.files import fetch, load_manifest, progress, sha256, unpack
 
 # Seed and number of trajectories; the sets that `BallsData` simulates with no files.
 BALLS = {"train": (0, 50_000), "val": (1 << 40, 2_000), "test": (2 << 40, 2_000)}
@@ -175,11 +174,3 @@ def _locate(unpacked: Path, names: list[str]) -> Path:
         if all((base / name).exists() for name in names):
             return base
     raise DataError(unpacked, "no folder with " + ", ".join(names), "")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs `vidreason data get`."""
-    root = args.root or data_root(args.dataset)
-    get(args.dataset, root, args.source)
-    print(f"{args.dataset}: complete and verified in {root}")
-    return 0

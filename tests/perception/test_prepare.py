@@ -149,10 +149,11 @@ import sys
 from pathlib import Path
 from make.blobs import Slow, jobs
 from vidreason import cli
+from vidreason.commands import prepare as command
 from vidreason.perception import prepare
 if __name__ == "__main__":
     store = Path(sys.argv[2])
-    prepare.run = lambda args: prepare.report(
+    command.run = lambda args: prepare.report(
         prepare.run_jobs(jobs(Path(sys.argv[1]), store, Slow), 2), store
     )
     sys.exit(cli.main(["prepare", sys.argv[1], "--out", sys.argv[2]]))

@@ -1,14 +1,13 @@
 """The datasets of intent: what reads each, and which of its videos are for what."""
 
 import re
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from vidreason.core.errors import DataError, check_choice
 from vidreason.core.files import data_root
 from vidreason.intent.places import with_place
-from vidreason.intent.windows import Windows, make_windows, write_windows
+from vidreason.intent.windows import Windows, make_windows
 from vidreason.scenes.boxes import read_boxes
 from vidreason.scenes.jaad import read_jaad, read_splits
 from vidreason.scenes.pie import read_pie
@@ -38,7 +37,7 @@ def dataset_root(dataset: str, root: Path | str | None = None) -> Path:
 
 
 def read_split(
-    dataset: str, root: Path, protocol: str, split: str, subset: str = "all"
+    dataset: str, root: Path, protocol: str, split: str | None, subset: str = "all"
 ) -> list[Scene]:
     """Scenes of one split; with subset `place` they have the place ahead as a track.
 
@@ -46,7 +45,7 @@ def read_split(
         dataset: Name in `DATASETS`.
         root: Its folder.
         protocol: What will be asked; on JAAD, `stip` has a split of its own.
-        split: `train`, `val` or `test`.
+        split: `train`, `val` or `test`; None reads all videos.
         subset: As in `make_windows`.
 
     Raises:
@@ -59,22 +58,22 @@ def read_split(
     if dataset == "jaad":
         scenes = read_jaad(root)
         names = [scene.id for scene in scenes]
-        official = {} if protocol == "stip" else read_splits(root)
-        videos: Sequence[str] = split_videos(protocol, official, names, split)
+        official = {} if protocol == "stip" or not split else read_splits(root)
+        videos: Sequence[str] = split_videos(protocol, official, names, split) if split else ()
     elif dataset == "pie":
         scenes = read_pie(root)
-        videos = pie_splits([scene.id for scene in scenes])[split]
+        videos = pie_splits([scene.id for scene in scenes])[split] if split else ()
     elif dataset == "boxes":
         scenes, split_of = read_boxes(root, protocol)
-        videos = [name for name, part in split_of.items() if part == split]
+        videos = [name for name, part in split_of.items() if part == (split or part)]
         if not videos:
             mend = f"give some videos the split {split!r}"
             raise DataError(root / "videos.csv", f"has no video of split {split!r}", mend)
     else:
         views: Views = "all" if dataset == "stip-all-views" else "centre"
         scenes = read_stip(root, 20 if dataset == "stip-20fps" else 2, views)
-        videos = stip_splits([scene.id for scene in scenes])[split]
-    chosen = [scene for scene in scenes if scene.id in set(videos)]
+        videos = stip_splits([scene.id for scene in scenes])[split] if split else ()
+    chosen = [scene for scene in scenes if not split or scene.id in set(videos)]
     return [with_place(scene) for scene in chosen] if subset == "place" else chosen
 
 
@@ -122,27 +121,3 @@ def split_videos(
         for name, n in number.items()
     }
     return tuple(name for name in names if part[name] == split)
-
-
-def run(args: Namespace) -> int:
-    """`vidreason data windows`."""
-    root = dataset_root(args.dataset, args.root)
-    scenes = read_split(args.dataset, root, args.protocol, args.split, args.subset)
-    windows = split_windows(
-        args.dataset, scenes, args.protocol, args.subset, args.horizon, observed=args.observed
-    )
-    if not len(windows):
-        problem = f"no track of the {len(scenes)} videos is long enough for {args.protocol}"
-        raise DataError(root, problem, "give a smaller --horizon or --observed, or another split")
-    write_windows(windows, scenes, args.out)
-    label = windows.label[:, windows.observed :]
-    print(f"{args.out}: {len(windows)} windows of {len(scenes)} videos, ", end="")
-    if args.protocol == "stip":
-        now = windows.label[:, windows.observed - 1 : windows.observed]
-        known = label >= 0
-        print(f"{label[known].mean():.1%} of the labels crossing, ", end="")
-        print(f"repeating the true current label scores {(label == now)[known].mean():.1%}")
-    else:
-        some = f"; {windows.clean.sum()} clean with {label[windows.clean].sum()} crossing"
-        print(f"{label.sum()} crossing" + some * (not windows.clean.all()))
-    return 0

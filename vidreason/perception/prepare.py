@@ -4,7 +4,6 @@ Every video is a job of its own: its file appears when it is whole, and a second
 run in processes of this machine or on a Ray cluster, and the result depends on neither.
 """
 
-import argparse
 import fcntl
 import hashlib
 import os
@@ -16,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -331,65 +330,6 @@ def find_videos(inputs: Sequence[Path]) -> dict[str, Path]:
                 raise DataError(path, problem, "rename one, or give each a store of its own")
             found[name] = path
     return found
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    parser.description = """\
-Segments videos frame by frame, follows the instances through time, and writes one Arrow file per
-video: boxes, classes, tracks, masks, and features of each instance. Videos that are in the store
-already are skipped, so a stopped run is gone on with by the same command, and several may work on
-one store at once. A video that fails is named and the others go on; the exit code is then 1."""
-    parser.epilog = """examples:
-  vidreason prepare clip.mp4 --out store
-  vidreason prepare data/JAAD_clips --out store --workers 4
-  vidreason prepare drive.mkv --out store --every 10 \\
-      --segmenter facebook/mask2former-swin-large-mapillary-vistas-panoptic
-  RAY_ADDRESS=auto vidreason prepare clips --out /shared/store --engine ray
-
-Cityscapes' classes know no crosswalks, Mapillary's do. To train with a store:
-  vidreason fit -c configs/intent/jaad_segmented.yaml --data.store store"""
-    parser.add_argument(
-        "videos", nargs="+", type=Path, metavar="VIDEO-OR-FOLDER", help="mp4, mov, avi, mkv, webm"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="folder; made")
-    parser.add_argument(
-        "--segmenter",
-        default=DEFAULT,
-        metavar="NAME-OR-PATH",
-        help=f"Mask2Former on the Hugging Face hub, or a folder of save_pretrained ({DEFAULT})",
-    )
-    parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="look at each Nth frame (1)"
-    )
-    parser.add_argument(
-        "--confidence", type=float, default=0.5, metavar="P", help="of a segment, at least (0.5)"
-    )
-    parser.add_argument("--device", default="cpu", help="of torch: cpu, cuda (cpu)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of each process; changes last bits (1)"
-    )
-    parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="where to run (local)"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs the command."""
-    from vidreason.perception.segmenter import Segmenter, identity
-
-    for option, low, high in (("every", 1, 10**6), ("workers", 1, 1000), ("threads", 1, 1000)):
-        if not low <= (value := getattr(args, option)) <= high:
-            problem = f"{value} is not within {low} and {high}"
-            raise DataError(f"--{option}", problem, "correct the option")
-    if not 0 <= args.confidence <= 1:
-        raise DataError("--confidence", f"{args.confidence} is not within 0 and 1", "correct it")
-    videos = find_videos(args.videos)
-    name = f"{identity(args.segmenter)} at {args.confidence:g}"
-    make = partial(Segmenter, args.segmenter, args.device, args.confidence, args.threads)
-    jobs = [Job(n, path, args.out, name, make, args.every) for n, path in videos.items()]
-    return report(run_jobs(jobs, min(args.workers, len(jobs)), args.engine), args.out)
 
 
 def report(done: Mapping[str, str], store: Path) -> int:

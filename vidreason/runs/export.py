@@ -5,12 +5,11 @@ Programs take plain tensors (`IntentGraphNet.logits` says which) with any number
 and edges, and give probabilities; each is compared with the network itself before it is kept.
 """
 
-import argparse
 import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from vidreason import __version__
 from vidreason.core.errors import DataError
 from vidreason.core.files import load_manifest, write_atomic
 from vidreason.intent.networks import IntentGraphNet
+from vidreason.runs.train import load_weights, measured
 from vidreason.runs.weights import CARD, find_weights, write_weights
 
 TORCH, ONNX = "model.pt2", "model.onnx"
@@ -35,65 +35,51 @@ _TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_bat
 _AGREES = 1e-5  # of probabilities
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    parser.description = """\
-Turns a run into weights that can be passed on: safetensors, configuration and a card with what was
-measured on the test split. Of an intent model it also makes programs that need no vidreason: a
-torch.export archive and an ONNX file, with any number of windows, persons and edges."""
-    parser.epilog = """examples:
-  vidreason export runs/jaad_all --out weights/mine
-  vidreason test --weights weights/mine                      measures them, beside their card
-  vidreason export jaad_all --out weights/jaad_all --program torch onnx
-  vidreason export runs/moving_mnist --out weights/digits --clips 1000 10000
-  vidreason export runs/jaad_all --out weights/mine --push USER/NAME"""
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or the name of weights")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; made")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="dataset, to measure on")
-    parser.add_argument("--about", default="", metavar="TEXT", help="a sentence for the card")
-    parser.add_argument(
-        "--clips", type=int, nargs="+", metavar="N", help="measure on the first N test clips"
-    )
-    parser.add_argument(
-        "--program", nargs="+", default=(), choices=("torch", "onnx"), help="write programs too"
-    )
-    parser.add_argument("--push", metavar="USER/NAME", help="then upload to the Hugging Face hub")
+def export(
+    run: str,
+    out: Path,
+    root: Path | None = None,
+    about: str = "",
+    clips: Sequence[int] | None = None,
+) -> nn.Module:
+    """Writes the weights of a run with a card that has its metrics on the test split.
 
+    Args:
+        run: Run folder; measured first. Or weights by name or folder; copied as they are.
+        out: Output folder.
+        root: Dataset folder to measure on, if not that of the run.
+        about: A sentence for the card.
+        clips: Measure on these numbers of test clips instead of all.
 
-def run(args: argparse.Namespace) -> int:
-    """Runs the command."""
-    if args.out.exists() and any(args.out.iterdir()) and not (args.out / CARD).is_file():
+    Returns:
+        The task with these weights, in evaluation mode.
+
+    Raises:
+        DataError: `out` holds other files, or the run cannot be loaded.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / CARD).is_file():
         problem = "holds something that is not a folder of weights"
-        raise DataError(args.out, problem, "give another --out")
-    train = importlib.import_module("vidreason.runs.train")
-    if Path(args.run, "checkpoints").is_dir():
-        task = _weights(train, args)
-    else:
-        task = train.load_weights(args.run)
-        args.out.mkdir(parents=True, exist_ok=True)
-        source = find_weights(args.run)
-        for path in source.iterdir() if source != args.out.resolve() else ():
-            with write_atomic(args.out / path.name) as temporary:
-                temporary.write_bytes(path.read_bytes())
-    for kind in args.program:
-        print(f"{write_program(args.out, kind, task)}: agrees with the network")
-    if args.push:
-        from vidreason.runs.hub import push
-
-        print(push(args.out, args.push))
-    print(args.out)
-    return 0
+        raise DataError(out, problem, "give another --out")
+    if Path(run, "checkpoints").is_dir():
+        return _export_run(Path(run), out, root, about, clips)
+    task = load_weights(run)
+    out.mkdir(parents=True, exist_ok=True)
+    source = find_weights(run)
+    for path in source.iterdir() if source != out.resolve() else ():
+        with write_atomic(out / path.name) as temporary:
+            temporary.write_bytes(path.read_bytes())
+    return task
 
 
-def _weights(train: Any, args: argparse.Namespace) -> nn.Module:
-    """Measures and writes the weights of a run."""
-    folder = Path(args.run)
-    options = ["--run", args.run]
-    options += ["--data.root", str(args.root)] if args.root else []
+def _export_run(
+    folder: Path, out: Path, root: Path | None, about: str, clips: Sequence[int] | None
+) -> nn.Module:
+    options = ["--run", str(folder)]
+    options += ["--data.root", str(root)] if root else []
     figures: list[dict[str, Any]] = []
-    for clips in args.clips or (None,):
-        more = ["--data.test_clips", str(clips)] if clips else []
-        done = train.measured([*options, *more])
+    for count in clips or (None,):
+        more = ["--data.test_clips", str(count)] if count else []
+        done = measured([*options, *more])
         figures.append(done.model.tested)
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     ran = json.loads((folder / "run.json").read_text("utf-8"))
@@ -112,20 +98,20 @@ def _weights(train: Any, args: argparse.Namespace) -> nn.Module:
     dataset = data.get("dataset") or data.get("source") or "balls"
     names = ("protocol", "subset", "features", "digits", "size", "length")
     card = {
-        "name": args.out.name,
+        "name": out.name,
         "task": "intent" if intent else "decomposition",
-        "about": args.about,
+        "about": about,
         "data": {"dataset": dataset, **{n: data[n] for n in names if n in data}},
         **({"threshold": round(float(done.model.threshold), 4)} if intent else {}),
         "figures": figures,
         "train": _command(ran["command"]),
-        "check": f"vidreason test --weights {args.out.name}",
+        "check": f"vidreason test --weights {out.name}",
         "seed": ran["seed"],
         "versions": {**ran["versions"], "exported with": __version__},
         "licence": "MIT",
         "data_licence": _licence(dataset),
     }
-    write_weights(args.out, done.model, done.made_with, text, card)
+    write_weights(out, done.model, done.made_with, text, card)
     return done.model
 
 

@@ -1,18 +1,14 @@
 """The dataset doctor: counts what a copy of JAAD holds and finds what is wrong with it."""
 
-import json
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from vidreason.core.errors import DataError
-from vidreason.core.files import data_root, progress
+from vidreason.core.files import progress
 from vidreason.scenes.cvat import attributes, named_values, read_xml, start_tags
 from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path, read_splits, read_video
 from vidreason.scenes.scene import Scene
@@ -209,30 +205,3 @@ def _appearance_findings(root: Path, scene: Scene) -> Iterator[Finding]:
             seen = f"id {values.get('id')}, but old_id {values.get('old_id')} is track {owner}"
             file = f"{path.parent.name}/{path.name}"
             yield Finding("appearance id", file, f"track {owner}", seen)
-
-
-def run(args: Namespace) -> int:
-    """`vidreason data check`: 0 if the copy is whole, 1 if files are missing or unreadable."""
-    root = args.root or data_root(args.dataset)
-    report = check(root)
-    if args.json:
-        print(json.dumps(asdict(report), indent=1))
-        return int(report.broken)
-    console = Console()
-    table = Table(title=f"JAAD in {root}", show_header=False)
-    table.add_column("what")
-    table.add_column("count", justify="right")
-    for name, count in report.counts.items():
-        table.add_row(name, f"{count:,}")
-    console.print(table)
-    found = Counter(finding.kind for finding in report.findings)
-    shown = 3
-    for kind, text in KINDS.items():
-        console.print(f"[bold]{found[kind]:5d}  {kind}[/bold]: {text}", highlight=False)
-        examples = [f for f in report.findings if f.kind == kind][:shown]
-        for f in examples:
-            place = f"{f.file}: {f.place}: " if f.place else f"{f.file}: "
-            console.print(f"         {place}{f.seen}", highlight=False, markup=False)
-        if found[kind] > shown:
-            console.print(f"         … and {found[kind] - shown} more; --json lists all")
-    return int(report.broken)
