@@ -1,7 +1,7 @@
-"""The datasets of intent: what reads each, and which of its videos are for what."""
+"""The datasets for intent prediction: their readers and splits."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vidreason.core.errors import DataError, check_choice
@@ -17,21 +17,22 @@ from vidreason.scenes.stip import Views, read_stip
 from vidreason.scenes.stip import splits as stip_splits
 
 DATASETS = ("jaad", "pie", "stip", "stip-all-views", "stip-20fps", "boxes")
-"""`stip` is its centre camera at 2 frames per second; `boxes` are tables of one's own."""
+"""`stip` is the centre camera at 2 frames per second; `boxes` is for your own tables."""
 
 RATES = {"jaad": 30.0, "pie": 30.0, "stip": 2.0, "stip-all-views": 2.0, "stip-20fps": 20.0}
-"""Frames per second that windows were cut from; those of `boxes` are known to its tables alone."""
+"""Frame rate of the windows in frames per second; that of `boxes` is in its tables."""
 
-_STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; the ICCVW 2017 split)
+_SPLITS = ("train", "val", "test")
+_STIP_TEST_FROM = 251  # number of the first test video (RA-L 2020; split of ICCVW 2017)
 _STIP_VAL_EVERY = 5
-_PIE_STRIDE = 6  # boxes: windows of the benchmark overlap by 0.6 on PIE, on JAAD by 0.8
+_PIE_STRIDE = 6  # boxes: benchmark windows overlap by 0.6 on PIE and by 0.8 on JAAD
 
 
 def dataset_root(dataset: str, root: Path | str | None = None) -> Path:
-    """The folder given, or else the dataset's own in `$VIDREASON_DATA`.
+    """Returns `root`, or the dataset's folder in `$VIDREASON_DATA` if it is not given.
 
     Raises:
-        DataError: Neither is known.
+        DataError: If neither is set.
     """
     return Path(root) if root else data_root(dataset.partition("-")[0])
 
@@ -39,46 +40,53 @@ def dataset_root(dataset: str, root: Path | str | None = None) -> Path:
 def read_split(
     dataset: str, root: Path, protocol: str, split: str | None, subset: str = "all"
 ) -> list[Scene]:
-    """Scenes of one split; with subset `place` they have the place ahead as a track.
+    """Reads the scenes of one split; with subset `place`, the place ahead is an added track.
 
     Args:
-        dataset: Name in `DATASETS`.
-        root: Its folder.
-        protocol: What will be asked; on JAAD, `stip` has a split of its own.
+        dataset: Name from `DATASETS`.
+        root: Dataset folder.
+        protocol: Evaluation protocol; on JAAD, `stip` has its own split.
         split: `train`, `val` or `test`; None reads all videos.
-        subset: As in `make_windows`.
+        subset: Subset of the targets, as in `make_windows`.
 
     Raises:
-        DataError: Data that cannot be read, or a protocol that they do not serve.
+        DataError: If the data cannot be read, or the dataset does not support the protocol.
     """
     check_choice("dataset", dataset, DATASETS)
     if dataset.startswith("stip") and protocol != "stip":
         problem = f"{protocol!r} with {dataset!r}, which has no crossing points"
-        raise DataError("protocol", problem, "take the protocol 'stip'")
+        raise DataError("protocol", problem, "use the protocol 'stip'")
+    scenes, videos = _read(dataset, root, protocol)
+    if split is not None:
+        if dataset == "boxes" and not videos[split]:
+            fix = f"assign some videos to the split {split!r}"
+            raise DataError(root / "videos.csv", f"has no video of split {split!r}", fix)
+        scenes = [scene for scene in scenes if scene.id in set(videos[split])]
+    return [with_place(scene) for scene in scenes] if subset == "place" else scenes
+
+
+def _read(
+    dataset: str, root: Path, protocol: str
+) -> tuple[list[Scene], Mapping[str, Sequence[str]]]:
+    """Reads all scenes of a dataset, and the names of the videos of each split."""
     if dataset == "jaad":
         scenes = read_jaad(root)
         names = [scene.id for scene in scenes]
-        official = {} if protocol == "stip" or not split else read_splits(root)
-        videos: Sequence[str] = split_videos(protocol, official, names, split) if split else ()
-    elif dataset == "pie":
+        official = {} if protocol == "stip" else read_splits(root)
+        return scenes, {part: split_videos(protocol, official, names, part) for part in _SPLITS}
+    if dataset == "pie":
         scenes = read_pie(root)
-        videos = pie_splits([scene.id for scene in scenes])[split] if split else ()
-    elif dataset == "boxes":
+        return scenes, pie_splits([scene.id for scene in scenes])
+    if dataset == "boxes":
         scenes, split_of = read_boxes(root, protocol)
-        videos = [name for name, part in split_of.items() if part == (split or part)]
-        if not videos:
-            mend = f"give some videos the split {split!r}"
-            raise DataError(root / "videos.csv", f"has no video of split {split!r}", mend)
-    else:
-        views: Views = "all" if dataset == "stip-all-views" else "centre"
-        scenes = read_stip(root, 20 if dataset == "stip-20fps" else 2, views)
-        videos = stip_splits([scene.id for scene in scenes])[split] if split else ()
-    chosen = [scene for scene in scenes if not split or scene.id in set(videos)]
-    return [with_place(scene) for scene in chosen] if subset == "place" else chosen
+        return scenes, {part: [v for v, of in split_of.items() if of == part] for part in _SPLITS}
+    views: Views = "all" if dataset == "stip-all-views" else "centre"
+    scenes = read_stip(root, 20 if dataset == "stip-20fps" else 2, views)
+    return scenes, stip_splits([scene.id for scene in scenes])
 
 
 def clips_folder(dataset: str, root: Path | str | None) -> Path:
-    """Where the videos of a dataset lie, as `NAME.mp4`, if they are there."""
+    """Returns the folder for the videos `NAME.mp4` of a dataset; it may be missing."""
     return dataset_root(dataset, root) / ("JAAD_clips" if dataset == "jaad" else "videos")
 
 
@@ -91,10 +99,10 @@ def split_windows(
     stride: int = 0,
     observed: int = 0,
 ) -> Windows:
-    """`make_windows` with the dataset's own stride; 0 leaves a choice to dataset and protocol.
+    """Calls `make_windows` with the stride of the dataset; 0 selects the default.
 
-    Of JAAD, bystanders without tags never cross; in tables of one's own nothing is known of whoever
-    has none, so there `all` means `beh`.
+    JAAD's bystanders have no tags but never cross. In your own tables, pedestrians without tags
+    have no known label, so that `all` means `beh` for `boxes`.
     """
     if dataset == "boxes" and subset == "all":
         subset = "beh"
@@ -109,9 +117,9 @@ def split_videos(
     names: Sequence[str],
     split: str,
 ) -> tuple[str, ...]:
-    """JAAD's videos of a split: the official lists, or by number for `stip`.
+    """Returns the JAAD videos of a split: the official lists, or by video number for `stip`.
 
-    The `stip` protocol has no validation set; every fifth of its training videos becomes one.
+    The `stip` protocol has no validation set; every fifth training video is used for it.
     """
     if protocol != "stip":
         return official[split]

@@ -1,12 +1,11 @@
 """`vidreason fit`, `validate`, `test` and `predict`: LightningCLI, one folder per run.
 
-A run folder holds `config.yaml` (everything that was set), `run.json` (with what), `metrics.csv`
-(a row per epoch), the checkpoints `best`, `last` and `previous` (the one before `last`, should that
-be damaged), and `tensorboard/`. A run that was stopped, even by a power cut, continues from its
-last complete epoch as if nothing had happened.
+A run folder holds `config.yaml` (the resolved configuration), `run.json` (command, seed and
+versions), `metrics.csv` (a row per epoch), the checkpoints `best`, `last` and `previous` (in case
+`last` is damaged), and `tensorboard/`. An interrupted run, even by a power cut, resumes from its
+last completed epoch bit-identically.
 """
 
-import argparse
 import logging
 import shlex
 import warnings
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -26,10 +24,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vidreason.decomposition.ball_data
 import vidreason.decomposition.data
+import vidreason.decomposition.networks
 import vidreason.decomposition.task
+import vidreason.intent.networks
 import vidreason.intent.task
 from vidreason.core.errors import DataError
-from vidreason.runs.options import LINKS, Parser, named, refuse_linked
+from vidreason.runs.command_line import expand
 from vidreason.runs.folder import (
     CheckpointFiles,
     RunFolder,
@@ -37,71 +37,24 @@ from vidreason.runs.folder import (
     checkpoint_path,
     newest_checkpoint,
 )
-from vidreason.runs.weights import CONFIG, DEFAULT, MODEL, compare, find_weights, read_card
+from vidreason.runs.options import LINKS, Parser, named, refuse_linked
+from vidreason.runs.weights import DEFAULT, MODEL, compare, read_card
 
-# Where the data lies and who loads it changes no result; `data.seed` is `seed_everything`.
+# Location of the data and number of workers change no result; `data.seed` is `seed_everything`.
 _FREE = ("data.root", "data.workers", "data.seed", "data.predict_split")
-# What of the trainer does. The schedule of the learning rate ends with the last epoch.
+# Trainer options that change results: the learning rate schedule ends with the last epoch.
 _TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches", "precision")
-# What must be as in training even when a checkpoint is only applied.
+# Options that must be as in training even when a checkpoint is only applied.
 _SEEN = ("model.net", "data.features", "data.horizon", "data.mirror")
-_USAGE = {
-    "fit": """vidreason fit -c CONFIG.yaml [options]
-
-Trains a model. The run's folder (trainer.default_root_dir) gets the resolved config, versions,
-metrics per epoch and checkpoints.
-
-examples:
-  vidreason fit -c configs/intent/jaad_beh.yaml --data.root data/jaad
-  vidreason fit -c configs/intent/jaad_beh.yaml --seed_everything 1 \\
-      --model.lr 1e-3 --trainer.default_root_dir runs/lower_lr
-  vidreason fit -c configs/decomposition/moving_mnist.yaml --data.root data/mnist
-  vidreason fit -c configs/intent/jaad_beh.yaml --data.batch_size 64 \\
-      --trainer.accelerator cpu --trainer.strategy ddp --trainer.devices 2
-  vidreason fit --run runs/jaad_beh --resume          goes on after the last full epoch
-  vidreason fit --model.help IntentTask               explains a class and its options""",
-    "validate": """vidreason validate --run RUN [options]
-
-Measures a checkpoint on the validation split.
-
-examples:
-  vidreason validate --run runs/jaad_beh
-  vidreason validate --run runs/jaad_beh --ckpt_path last
-  vidreason validate --weights jaad_all""",
-    "test": """vidreason test --run RUN [options]
-
-Measures a checkpoint on the test split. Of intent, `vidreason evaluate` says more, with intervals;
-of decomposition, the scores also go to RUN/test.json. What was measured of weights is held to their
-card.
-
-examples:
-  vidreason test --weights jaad_all
-  vidreason test --weights moving_mnist
-  vidreason test --run runs/jaad_beh
-  vidreason test --run runs/moving_mnist --data.test_clips 1000""",
-    "predict": """vidreason predict --run RUN [options]
-
-Of intent, writes RUN/predictions.parquet: a probability for each window and predicted frame.
-Of decomposition, RUN/tracks.parquet: where each component is in each frame; and filmstrips.
-Without a run, with the weights that come with the package, into runs/NAME-shipped. Of a video file:
-see `vidreason predict --video --help`.
-
-examples:
-  vidreason predict --data.root data/jaad
-  vidreason predict --weights moving_mnist --out digits
-  vidreason predict --video drive.mp4 --out drive
-  vidreason predict --run runs/jaad_beh
-  vidreason predict --run runs/moving_mnist --data.test_clips 100
-  vidreason predict --run runs/jaad_beh --data.predict_split val""",
-}
-_OWN = ("run", "resume", "ckpt_path", "weights", "out")  # options that Lightning does not know
+_OWN = ("run", "resume", "ckpt_path", "weights", "out")  # options that Lightning does not have
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 _WARNINGS = (
     ".*does not have many workers",
     ".*smaller than the logging interval",
     ".*isinstance.treespec, LeafSpec.",
     ".*callbacks used to create the checkpoint",
-    ".*when logging on epoch level in distributed setting",  # each process judges everything
+    # Each process computes the metrics of all samples.
+    ".*when logging on epoch level in distributed setting",
 )
 
 
@@ -112,14 +65,14 @@ def main(argv: Sequence[str]) -> int:
         argv: The command line from the verb on.
 
     Returns:
-        0, done.
+        Exit code 0.
 
     Raises:
-        DataError: Data, checkpoint or option that cannot be used; too little memory.
+        DataError: If data, checkpoint or an option cannot be used, or memory runs out.
     """
     _calm()
     try:
-        _CLI(_expand(list(argv)), shlex.join(["vidreason", *argv]))
+        _CLI(_expand(argv), shlex.join(["vidreason", *argv]))
     except MisconfigurationException as error:
         raise DataError("trainer", " ".join(str(error).split()), "correct the option") from error
     except ValueError as error:
@@ -129,25 +82,25 @@ def main(argv: Sequence[str]) -> int:
     except DataError as error:
         raise _renamed(error) from error
     except RuntimeError as error:
-        if (fault := _surroundings(error)) is None:
+        if (fault := _environment(error)) is None:
             raise
         raise fault from error
     return 0
 
 
-def _surroundings(error: RuntimeError) -> DataError | None:
-    """What torch says of processes and memory, if it is that."""
+def _environment(error: RuntimeError) -> DataError | None:
+    """Returns torch's errors about processes and memory as one line; None for others."""
     text = str(error)
     if "DataLoader worker" in text:
-        mend = "set --data.workers 0, or free memory; --resume goes on with a run"
-        return DataError("data.workers", "a process that loads data died", mend)
+        fix = "set --data.workers 0, or free memory; --resume continues the run"
+        return DataError("data.workers", "a process that loads data died", fix)
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text:
-        return DataError("memory", "there is not enough", "lower data.batch_size or data.workers")
+        return DataError("memory", "not enough", "lower data.batch_size or data.workers")
     return None
 
 
 def _calm() -> None:
-    """Leaves out what Lightning says that nobody can act on."""
+    """Silences Lightning's messages that users cannot act on."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -155,70 +108,25 @@ def _calm() -> None:
 
 
 def _wrapped(error: BaseException | None) -> DataError | None:
-    """The `DataError` of a constructor, which jsonargparse wraps."""
+    """Returns the `DataError` of a constructor, which jsonargparse wraps."""
     while error is not None and not isinstance(error, DataError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _renamed(error: DataError) -> DataError:
-    """The error with the name of the option that was given, not of one that follows from it."""
-    if "follows from" in error.problem:  # it was given, which is the error
+    """Returns the error with the option that was given, not one that is linked to it."""
+    if "is set by" in error.problem:  # setting the linked option is the error itself
         return error
     return DataError(named(error.source), error.problem, error.mend, error.place)
 
 
-def _expand(argv: list[str]) -> list[str]:
-    """Writes out `--run` and `--weights`, and refuses what is set by a link."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--run", nargs="?", const="", default=None)
-    if argv[0] != "fit":
-        parser.add_argument("--weights", nargs="?", const="", default=None)
-        parser.add_argument("--out", default=None)
-    known, rest = parser.parse_known_args(argv[1:])
-    for argument in rest:
-        refuse_linked(argument.split("=")[0].removeprefix("--"))
-    names = {argument.split("=")[0] for argument in rest}
-    if argv[0] != "fit" and known.run is None:
-        weights = known.weights
-        if weights is None and not names & {"-c", "--config", "-h", "--help", "--print_config"}:
-            weights = DEFAULT
-        if weights is not None:
-            folder = find_weights(weights)
-            out = known.out or f"runs/{folder.name}-shipped"
-            options = ["-c", str(folder / CONFIG), "--trainer.default_root_dir", out]
-            return [argv[0], *options, "--ckpt_path", str(folder / MODEL), *rest]
-    if known.run is None:
-        for word, value in zip(rest, [*rest[1:], ""], strict=True):
-            name, _, inline = word.partition("=")
-            if name in ("-c", "--config"):
-                _check_yaml(Path(inline or value))
-        return argv
-    if argv[0] != "fit" and (known.weights is not None or known.out):
-        raise DataError("--run", "with --weights or --out", "give one: a run has its own folder")
-    config = Path(known.run) / "config.yaml"
-    if not known.run or not config.is_file():
-        raise DataError("--run", f"{known.run!r} has no config.yaml", "give the folder of a run")
-    _check_yaml(config)
-    return [argv[0], "-c", str(config), "--trainer.default_root_dir", known.run, *rest]
-
-
-def _check_yaml(path: Path) -> None:
-    """Names file and line of what is no YAML; jsonargparse would not say in which file it is."""
-    if not path.is_file():
-        return
-    mend = "correct it, or take one of configs"
-    try:
-        read = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
-    except UnicodeDecodeError:
-        raise DataError(path, "is not UTF-8", mend) from None
-    except yaml.MarkedYAMLError as error:
-        place = f"line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise DataError(path, f"is no YAML ({error.problem})", mend, place) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(path, f"is no YAML ({' '.join(str(error).split())})", mend) from None
-    if not isinstance(read, yaml.MappingNode):
-        raise DataError(path, "has no options, such as `model:`", mend)
+def _expand(argv: Sequence[str]) -> list[str]:
+    """Resolves configurations, runs and weights, and refuses options that a link sets."""
+    words = expand(argv)
+    for word in words[1:]:
+        refuse_linked(word.split("=")[0].removeprefix("--"))
+    return words
 
 
 class _CLI(LightningCLI):
@@ -231,10 +139,10 @@ class _CLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            # Checkpoints name the model for comparison only; nothing is built from what they say.
+            # Nothing is built from what a checkpoint says; it is only compared.
             load_from_checkpoint_support=False,
             save_config_callback=None,
-            # Samplers share out the samples themselves, so that n processes learn as one would.
+            # Our samplers split the samples themselves, so that n processes equal one.
             trainer_defaults={
                 "deterministic": "warn",
                 "devices": 1,
@@ -246,12 +154,12 @@ class _CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Options that depend on the verb are left out: one configuration serves all verbs."""
+        """Returns the verbs without their own options, so that one configuration serves all."""
         more = {"ckpt_path", "weights_only", "verbose", "return_predictions"}
         return {verb: skip | more for verb, skip in LightningCLI.subcommands().items()}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        text = "of everything that is drawn at random"
+        text = "Seed of all random numbers."
         parser.add_argument("--seed_everything", type=_SEED, default=0, help=text)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -267,17 +175,18 @@ class _CLI(LightningCLI):
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.usage = _USAGE[subcommand]
-        text = "-c RUN/config.yaml --trainer.default_root_dir RUN"
-        parser.add_argument("--run", metavar="RUN", help=f"short for {text}")
+        text = "Run folder; short for -c RUN/config.yaml --trainer.default_root_dir RUN."
+        parser.add_argument("--run", metavar="RUN", help=text)
         if subcommand == "fit":
-            text = "continue the run in its folder after the last full epoch"
+            text = "Resume the run in its folder from the last completed epoch."
             parser.add_argument("--resume", action="store_true", help=text)
         else:
-            text = "weights that come with the package, a folder of `vidreason export`, or a model"
-            parser.add_argument("--weights", metavar="NAME", help=f"{text} of the hub ({DEFAULT})")
-            parser.add_argument("--out", metavar="DIR", help="for results of --weights")
-            text = "best or last of the run folder, or a file"
+            text = f"Shipped weights ({DEFAULT} by default), a folder written by `vidreason export`"
+            text += ", or a model on the Hugging Face hub."
+            parser.add_argument("--weights", metavar="NAME", help=text)
+            text = "Output folder of --weights; runs/NAME-shipped by default."
+            parser.add_argument("--out", metavar="DIR", help=text)
+            text = "Checkpoint: best or last of the run folder, or a file."
             parser.add_argument("--ckpt_path", default="best", metavar="CKPT", help=text)
         return parser
 
@@ -291,15 +200,15 @@ class _CLI(LightningCLI):
         config = self.config[self.subcommand]
         self.options = {name: config.pop(name, None) for name in _OWN}
         if not config.trainer.default_root_dir:
-            mend = "give the folder of the run, such as runs/first"
-            raise DataError("trainer.default_root_dir", "is not set", mend)
+            fix = "give the run folder, such as runs/first"
+            raise DataError("trainer.default_root_dir", "is not set", fix)
         self.folder = Path(config.trainer.default_root_dir)
         self.checkpoint: Path | None = None
         if self.subcommand != "fit":
             self.checkpoint = checkpoint_path(self.folder, self.options["ckpt_path"])
         elif self.options["resume"]:
             self.checkpoint = newest_checkpoint(self.folder)
-        elif not getattr(rank_zero_only, "rank", 0):  # the first process has begun when others come
+        elif not getattr(rank_zero_only, "rank", 0):  # when others start, the first has written
             check_free(self.folder)
 
     def instantiate_trainer(self, **_: Any) -> pl.Trainer:
@@ -310,6 +219,9 @@ class _CLI(LightningCLI):
         fit = self.subcommand == "fit"
         fixed = {key for key in self.made_with if fit or key.startswith(_SEEN)}
         config = dict(self._get(self.config_init, "trainer"))
+        # Lightning's summary is a table with zeros, which is shown on demand only.
+        self.brief = config["enable_model_summary"] is None
+        config["enable_model_summary"] = bool(config["enable_model_summary"])
         given = config["plugins"] or []
         config["plugins"] = [
             CheckpointFiles(self.model, self.made_with, fixed),
@@ -324,7 +236,7 @@ class _CLI(LightningCLI):
         )
         for name in ("check_val_every_n_epoch", "num_nodes"):
             if config[name] is not None and config[name] < 1:
-                raise DataError(f"trainer.{name}", f"is {config[name]}", "expected 1 or more")
+                raise DataError(f"trainer.{name}", f"is {config[name]}", "give 1 or more")
         if fit and not config["fast_dev_run"]:
             text = self._parser("fit").dump(self.config["fit"], skip_unset=False)
             seed = self.made_with["seed_everything"]
@@ -342,13 +254,19 @@ class _CLI(LightningCLI):
             and trainer.world_size > 1
             and isinstance(self.model, vidreason.decomposition.task.DecomposeTask)
         ):
-            problem = f"{trainer.world_size} processes, and a decomposition is learned by one"
+            problem = f"{trainer.world_size} processes, but a decomposition trains on one"
             raise DataError("trainer.devices", problem, "set it, and num_nodes, to 1")
         return trainer
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
-        # Bad data end here: once Lightning starts, its loggers write.
+        # Stop on bad data before Lightning starts, since its loggers write at once.
         datamodule.setup("fit")
+        if self.brief:
+            net = getattr(model, "net", model)
+            count = sum(parameter.numel() for parameter in net.parameters())
+            rank_zero_only(print)(
+                f"training {type(net).__name__} ({count:,} parameters), run folder {self.folder}"
+            )
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint)
 
     def validate(self, model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
@@ -372,7 +290,7 @@ class _CLI(LightningCLI):
 
 
 class _Loader(_CLI):
-    """Builds a run's classes and stops there."""
+    """Builds a run's classes and loads its weights, and runs nothing."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         read = self.trainer.strategy.checkpoint_io.load_checkpoint(str(self.checkpoint))
@@ -380,35 +298,39 @@ class _Loader(_CLI):
 
 
 def measured(argv: Sequence[str]) -> "_CLI":
-    """The command line `test` with these options, when it is done."""
+    """Runs `test` with these options; the command's object has the task as `model`."""
     _calm()
     return _CLI(_expand(["test", *argv]), "")
 
 
 def load_weights(name: Path | str) -> pl.LightningModule:
-    """A trained task, to be applied from Python.
+    """Loads the trained task of weights.
 
     Args:
-        name: Of weights that come with the package, a folder of them, or a model on the hub.
+        name: Shipped weights, a folder of weights, or a model on the Hugging Face hub.
+
+    Returns:
+        The task in evaluation mode.
 
     Raises:
-        DataError: There are none of that name, or they cannot be used.
+        DataError: If the weights are not found or cannot be used.
     """
     return _loaded("--weights", str(name)).model.eval()
 
 
 def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule:
-    """The trained task of a run, to be applied from Python.
+    """Loads the trained task of a run.
 
     Args:
-        folder: Of the run.
-        checkpoint: `best`, `last`, or a file.
+        folder: Run folder.
+        checkpoint: `best`, `last`, or the path of a file.
 
     Returns:
-        The task with its weights, in evaluation mode; `DecomposeTask.decompose` and `.sample`.
+        The task in evaluation mode, such as a `DecomposeTask` with its methods `decompose` and
+        `sample`.
 
     Raises:
-        DataError: No run, or a checkpoint that cannot be used.
+        DataError: If the folder is not a run, or the checkpoint cannot be used.
     """
     return _loaded("--run", str(folder), "--ckpt_path", checkpoint).model.eval()
 
@@ -416,14 +338,14 @@ def load_run(folder: Path | str, checkpoint: str = "best") -> pl.LightningModule
 def load_with_data(
     source: Path | str, root: Path | None = None
 ) -> tuple[pl.LightningModule, pl.LightningDataModule]:
-    """A trained task with its data, which nobody has read yet.
+    """Loads a trained task with its data module, which has not read anything yet.
 
     Args:
-        source: Folder of a run, or weights as for `load_weights`.
-        root: Of the dataset, if not where it was.
+        source: Run folder, or weights as for `load_weights`.
+        root: Dataset folder, if it has moved.
 
     Raises:
-        DataError: No run or weights, or a checkpoint that cannot be used.
+        DataError: If there are no such run or weights, or a checkpoint cannot be used.
     """
     run = Path(source, "checkpoints").is_dir()
     data = ["--data.root", str(root)] if root else []
@@ -438,7 +360,7 @@ def _loaded(*words: str) -> "_Loader":
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and plain values; a class is the value of its own name."""
+    """Yields dotted names and plain values; the value of a class is its path."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and "class_path" in value:

@@ -7,8 +7,12 @@ feature groups named `oracle_*` may read the latter.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OBJECTS = ("vehicle", "crosswalk", "zebra", "traffic_light", "sign", "station")
 """Kinds of track that are no people. Riders count as vehicles; a zebra is a striped crosswalk."""
@@ -134,6 +138,30 @@ class Scene:
         """Yields each track's name with the slice of its rows."""
         for name, start, stop in zip(self.track_ids, self.offsets, self.offsets[1:], strict=False):
             yield name, slice(int(start), int(stop))
+
+    def boxes(self) -> "pd.DataFrame":
+        """Returns all boxes as a table with one row per box, sorted by track, then frame.
+
+        Columns: `track` (name), `frame` (from 0), `x1`, `y1`, `x2`, `y2` (pixels), `kind`, then
+        every cue, then every label. Labels reveal what is to be predicted: keep them out of the
+        inputs of a model. Unknown values are missing (`NaN` or `<NA>`).
+        """
+        import pandas as pd
+
+        track = np.repeat(np.arange(len(self.track_ids)), np.diff(self.offsets))
+        words = {"occlusion": OCCLUSION, "light": LIGHTS, **LABELS}
+        table: dict[str, Any] = {
+            "track": np.array(self.track_ids, object)[track],
+            "frame": self.frame,
+            **dict(zip(("x1", "y1", "x2", "y2"), self.box.T, strict=True)),
+            "kind": pd.Categorical.from_codes(self.kind[track], list(KINDS)),
+        }
+        for name, code in (self.cues | self.labels).items():
+            if name in words:
+                table[name] = pd.Categorical.from_codes(code, list(words[name]))
+            else:
+                table[name] = pd.arrays.BooleanArray(code > 0, code < 0)
+        return pd.DataFrame(table)
 
 
 def bare_scene(
