@@ -350,7 +350,7 @@ def overlay(runs: int) -> None:
     """Ten seconds of 1080p on film: read, drawn over with forecasts and edges, written as 720p."""
     from vidreason.perception.video import Video, video_writer
     from vidreason.results.overlay import Overlay
-    from vidreason.results.render import of_store
+    from vidreason.results.layers import of_store
     from vidreason.scenes.scene import KINDS
 
     table = Table(title="10 s of 1080p to 720p H.264, segmenter and model left out")

@@ -1,7 +1,7 @@
-"""Forecasts by what their windows show: how large, how hidden, where, when, and among whom.
+"""Subgroups of predictions: by size, occlusion, scene, time and number of other pedestrians.
 
-A mean hides whom a model fails. What is told apart here are facts about the windows that were
-judged, and may be facts that the model did not see.
+A mean over all pedestrians hides subgroups on which a model fails. Subgroups are defined by the
+annotation of the windows, which may include attributes that the model does not see.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from vidreason.intent.windows import Windows
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 _HEIGHTS = (60, 100, 160, 260)  # px of 1080
-_NEIGHBOURS = {"nobody": 1, "1 or 2": 3, "3 to 5": 6, "6 or more": np.inf}
+_NEIGHBOURS = {"none": 1, "1 or 2": 3, "3 to 5": 6, "6 or more": np.inf}
 
 
-class Asked(NamedTuple):
-    """The windows that predictions are about.
+class MatchedWindows(NamedTuple):
+    """The windows of a dataset split, and which of them each prediction belongs to.
 
     Attributes:
-        scenes: Of the split.
-        windows: Of the split.
-        window: (n,) which window each row of the predictions answers.
+        scenes: Scenes of the split.
+        windows: Windows of the split.
+        window: (n,) index into `windows` of each row of the predictions.
     """
 
     scenes: list[Scene]
@@ -36,12 +36,12 @@ class Asked(NamedTuple):
 
 
 class Factor(NamedTuple):
-    """Something that rows differ in.
+    """A categorical attribute of the predictions.
 
     Attributes:
-        name: What it is.
-        levels: L words.
-        code: (n,) index into `levels`; -1 where it is not known.
+        name: Name of the attribute.
+        levels: Names of its L levels.
+        code: (n,) index into `levels`; -1 unknown.
     """
 
     name: str
@@ -49,35 +49,40 @@ class Factor(NamedTuple):
     code: np.ndarray
 
 
-def find_windows(found: Predictions, root: Path | None) -> Asked:
-    """The windows of the dataset that the rows of `found` are about.
+def find_windows(predictions: Predictions, root: Path | None) -> MatchedWindows:
+    """Finds the dataset's window of each prediction.
+
+    Args:
+        predictions: Predictions on a split of the dataset.
+        root: Dataset folder.
 
     Raises:
-        DataError: The dataset is not there, or holds none such.
+        DataError: The dataset is not available, or lacks a window.
     """
-    meta = found.meta
+    meta = predictions.meta
     root = dataset_root(meta["dataset"], root)
     scenes = read_split(meta["dataset"], root, meta["protocol"], meta["split"], meta["subset"])
-    horizon = int(found["horizon"].max())
+    horizon = int(predictions["horizon"].max())
     windows = split_windows(
         *(meta["dataset"], scenes, meta["protocol"], meta["subset"], horizon),
         observed=meta.get("observed", 0),
     )
     columns = prediction_columns(windows, scenes, np.zeros((len(windows), windows.horizon)))
-    of = np.nonzero(windows.label[:, windows.observed :] >= 0)[0]
-    ours, theirs = match(found.table, pa.table({name: columns[name] for name in KEY}))
-    if len(ours) < len(found.table):
-        problem = f"{len(found.table) - len(ours)} of {len(found.table)} rows are no windows of"
+    labelled = np.nonzero(windows.label[:, windows.observed :] >= 0)[0]
+    ours, theirs = match(predictions.table, pa.table({name: columns[name] for name in KEY}))
+    rows = len(predictions.table)
+    if len(ours) < rows:
+        problem = f"{rows - len(ours)} of {rows} rows match no window of {root}"
         mend = "give the dataset that the predictions were made from"
-        raise DataError(found.source, f"{problem} {root}", mend)
+        raise DataError(predictions.source, problem, mend)
     window = np.empty(len(ours), np.int64)
-    window[ours] = of[theirs]
-    return Asked(scenes, windows, window)
+    window[ours] = labelled[theirs]
+    return MatchedWindows(scenes, windows, window)
 
 
-def factors(asked: Asked) -> list[Factor]:
-    """What the rows differ in, as of the last observed frame, where that is known of any."""
-    scenes, windows = asked.scenes, asked.windows
+def factors(matched: MatchedWindows) -> list[Factor]:
+    """Returns the attributes of the last observed frame in which the predictions differ."""
+    scenes, windows = matched.scenes, matched.windows
     scene = windows.scene
     boxes, frames = (
         np.cumsum([0, *lengths[:-1]])[scene]
@@ -97,24 +102,24 @@ def factors(asked: Asked) -> list[Factor]:
         ends = np.quantile(seconds, [0.25, 0.5, 0.75]).round(1) if len(seconds) else np.empty(0)
         found.append(_binned("time to event", seconds, tuple(np.unique(ends)), "s"))
     found += [
-        _binned("box height", height, _HEIGHTS, "px of 1080"),
+        _binned("box height", height, _HEIGHTS, "px at 1080p"),
         Factor("occlusion", OCCLUSION, occlusion),
         Factor("ego vehicle", tuple(w.replace("_", " ") for w in EGO_ACTIONS), ego),
         Factor("crosswalk", ("no", "yes"), signal["ped_crossing"]),
         Factor("traffic light", ("none", *TRAFFIC_LIGHT[1:]), signal["traffic_light"]),
         *(_attribute(scenes, scene, name) for name in ("weather", "time_of_day", "road_type")),
         Factor(
-            "people beside",
+            "other pedestrians",
             tuple(_NEIGHBOURS),
-            np.searchsorted(list(_NEIGHBOURS.values()), _company(scenes, windows), "right"),
+            np.searchsorted(list(_NEIGHBOURS.values()), _others(scenes, windows), "right"),
         ),
     ]
-    found = [one._replace(code=one.code[asked.window]) for one in found]
+    found = [one._replace(code=one.code[matched.window]) for one in found]
     return [one for one in found if len(np.unique(one.code[one.code >= 0])) > 1]
 
 
 def _binned(name: str, value: np.ndarray, ends: Sequence[float], unit: str) -> Factor:
-    """Bins by their upper ends, which they don't include."""
+    """Bins with exclusive upper ends."""
     words = [f"{low:g} to {high:g}" for low, high in zip(ends, ends[1:], strict=False)]
     words = [f"under {ends[0]:g}", *words, f"{ends[-1]:g} or more"] if len(ends) else ["all"]
     return Factor(f"{name}, {unit}", tuple(words), np.searchsorted(ends, value, "right"))
@@ -127,8 +132,8 @@ def _attribute(scenes: Sequence[Scene], scene: np.ndarray, name: str) -> Factor:
     return Factor(name.replace("_", " "), words, code[scene])
 
 
-def _company(scenes: Sequence[Scene], windows: Windows) -> np.ndarray:
-    """(W,) other persons and groups in the last observed frame."""
+def _others(scenes: Sequence[Scene], windows: Windows) -> np.ndarray:
+    """(W,) number of other persons and groups in the last observed frame."""
     count = np.zeros(len(windows), np.int64)
     people = [KINDS.index("person"), KINDS.index("group")]
     for s in np.unique(windows.scene):

@@ -1,7 +1,7 @@
-"""Single forecasts to be looked at: the scene around a pedestrian as plain values, for a page.
+"""Single predictions for inspection: the scene around a pedestrian as JSON values, for the report.
 
-A case says where everybody was in the frames observed, what each neighbour did to the forecast, and
-how the forecast for this pedestrian went on over time.
+A case has the boxes of all tracks in the observed frames, the influence of each neighbour on the
+prediction, and the predictions for this pedestrian over time.
 """
 
 import base64
@@ -17,66 +17,75 @@ from vidreason.intent.data import IntentData
 from vidreason.intent.predictions import Predictions
 from vidreason.intent.task import IntentTask
 from vidreason.perception.video import Video
-from vidreason.results.breakdown import Asked
+from vidreason.results.breakdown import MatchedWindows
 from vidreason.results.forecasts import Forecasts
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, OCCLUSION, SIGNALS, TRAFFIC_LIGHT, Scene
 
-_MARGIN = 3.0  # heights of the pedestrian around what is shown
+_MARGIN = 3.0  # around the pedestrian, in heights of the pedestrian
 _LEAST_VIEW = 480  # px of width
-_PICTURE = 560, 4  # px of width, and how many of them
+_PICTURE = 560, 4  # width of a video frame, px, and number of frames per case
 _JPEG = 70
 
 
-def choose(found: Predictions, each: int) -> dict[str, list[int]]:
-    """Rows worth a look: the worst and the best of either answer, a pedestrian once in each group.
+def choose(predictions: Predictions, each: int) -> dict[str, list[int]]:
+    """Chooses the most confident wrong and right predictions of each label.
 
     Args:
-        found: Of several predicted frames ahead, the last is looked at.
-        each: How many of a group, at most.
+        predictions: Predictions of a run; only the last horizon is used.
+        each: Number of rows in each group, at most.
+
+    Returns:
+        Rows by group: `false negatives`, `false positives`, `true positives`, `true negatives`;
+        each pedestrian appears once in a group.
     """
-    probability, label, last = found["probability"], found["label"], found["horizon"].max()
+    probability, label = predictions["probability"], predictions["label"]
+    last = predictions["horizon"].max()
     order = np.argsort(probability, kind="stable")
-    order = order[found["horizon"][order] == last]
+    order = order[predictions["horizon"][order] == last]
     crosses, stays = order[label[order] == 1], order[label[order] == 0]
-    cut = found.meta["threshold"]
+    cut = predictions.meta["threshold"]
     groups = {
-        "missed": crosses[probability[crosses] < cut],
-        "false alarms": stays[probability[stays] >= cut][::-1],
-        "seen coming": crosses[probability[crosses] >= cut][::-1],
-        "rightly left": stays[probability[stays] < cut],
+        "false negatives": crosses[probability[crosses] < cut],
+        "false positives": stays[probability[stays] >= cut][::-1],
+        "true positives": crosses[probability[crosses] >= cut][::-1],
+        "true negatives": stays[probability[stays] < cut],
     }
-    return {name: _once(rows, found.cluster)[:each] for name, rows in groups.items()}
+    return {name: _once(rows, predictions.cluster)[:each] for name, rows in groups.items()}
 
 
 def _once(rows: np.ndarray, cluster: np.ndarray) -> list[int]:
-    """The first row of each pedestrian, in their order."""
+    """The first row of each pedestrian, in the order of the rows."""
     _, first = np.unique(cluster[rows], return_index=True)
     return rows[np.sort(first)].tolist()
 
 
 def describe(
-    found: Predictions,
+    predictions: Predictions,
     rows: Sequence[int],
     others: Mapping[str, np.ndarray],
-    asked: Asked | None,
+    matched: MatchedWindows | None,
     model: tuple[IntentTask, IntentData] | None,
     clips: Path | None,
 ) -> list[dict[str, Any]]:
-    """Cases as plain values.
+    """Describes cases as JSON values.
 
     Args:
-        found: The run.
-        rows: Of `found`.
-        others: By name, further forecasts for the same rows (n,), NaN where there is none.
-        asked: The windows, if the dataset is there; without it a case is its curve.
-        model: That made the forecasts, if it is there; says what neighbours did.
-        clips: Folder of videos by name, if there is one.
+        predictions: Predictions of the run.
+        rows: Rows of `predictions` to describe.
+        others: Probabilities (n,) of other models for the rows of `predictions`, by name; NaN
+            where missing.
+        matched: Windows of the predictions; without the dataset a case is its curve only.
+        model: Model and data module of the run, for the influence of neighbours.
+        clips: Folder of the dataset's videos.
+
+    Raises:
+        DataError: A video has another size or length than its annotation.
     """
-    cases = [_plain_case(found, row, others) for row in rows]
-    if asked is None:
+    cases = [_plain_case(predictions, row, others) for row in rows]
+    if matched is None:
         return cases
-    windows, scenes = asked.windows, asked.scenes
-    chosen = asked.window[list(rows)]
+    windows, scenes = matched.windows, matched.scenes
+    chosen = matched.window[list(rows)]
     change: dict[tuple[int, str], float] = {}
     if model is not None and len(rows):
         task, data = model
@@ -100,29 +109,30 @@ def describe(
     return cases
 
 
-def _plain_case(found: Predictions, row: int, others: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    same = np.flatnonzero(
-        (found.cluster == found.cluster[row]) & (found["horizon"] == found["horizon"][row])
-    )
-    table = found.table
+def _plain_case(
+    predictions: Predictions, row: int, others: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    horizon, cluster = predictions["horizon"], predictions.cluster
+    same = np.flatnonzero((cluster == cluster[row]) & (horizon == horizon[row]))
+    last, probability = predictions["last_frame"], predictions["probability"]
+    table = predictions.table
     shown = {name: float(p[row]) for name, p in others.items() if np.isfinite(p[row])}
     return {
         "video": table["video"][row].as_py(),
         "name": table["pedestrian"][row].as_py(),
-        "frame": int(found["last_frame"][row]),
-        "probability": float(found["probability"][row]),
-        "label": int(found["label"][row]),
-        "threshold": found.meta["threshold"],
+        "frame": int(last[row]),
+        "probability": float(probability[row]),
+        "label": int(predictions["label"][row]),
+        "threshold": predictions.meta["threshold"],
         "runs": shown,
         "curve": [
-            [int(f), round(float(p), 4)]
-            for f, p in zip(found["last_frame"][same], found["probability"][same], strict=True)
+            [int(f), round(float(p), 4)] for f, p in zip(last[same], probability[same], strict=True)
         ],
     }
 
 
 def _scene(scene: Scene, target: int, frames: np.ndarray) -> dict[str, Any]:
-    """Boxes of everybody in some frames, and the part of the image to show."""
+    """Boxes of all tracks in some frames, and the part of the image to show."""
     box, kind = _boxes(scene, frames), scene.kind
     seen = ~np.isnan(box).any(2).all(1)
     mine = box[target]
@@ -154,7 +164,7 @@ def _rounded(box: np.ndarray) -> list[list[float] | None]:
 
 
 def _view(mine: np.ndarray, others: np.ndarray, width: int, height: int) -> list[float]:
-    """x, y, width and height of the part of the image around a pedestrian (T, 4), px."""
+    """The part of the image around a pedestrian's boxes (T, 4): x, y, width, height, px."""
     tall = np.nanmax(mine[:, 3] - mine[:, 1])
     low, high = np.nanmin(mine[:, :2], 0), np.nanmax(mine[:, 2:], 0)
     low, high = (
@@ -164,20 +174,20 @@ def _view(mine: np.ndarray, others: np.ndarray, width: int, height: int) -> list
     wide = max(high[0] - low[0], _LEAST_VIEW)
     middle = (low + high) / 2
     wide = min(wide, width)
-    # Wide enough for the street, and no taller than two thirds of that.
+    # Wide enough to show the street, at most two thirds as high.
     tall = min(max(high[1] - low[1], wide / 3), wide * 2 / 3, height)
     corner = np.clip(middle - np.array([wide, tall]) / 2, 0, [width - wide, height - tall])
     return [round(float(x), 1) for x in (*corner, wide, tall)]
 
 
 def _facts(scene: Scene, row: int) -> list[str]:
-    """What is known of the last observed frame, in words."""
+    """Annotated attributes of the last observed frame, as text."""
     frame = int(scene.frame[row])
     words = []
     if scene.ego_action[frame] >= 0:
         words.append(f"ego vehicle {EGO_ACTIONS[scene.ego_action[frame]].replace('_', ' ')}")
     if scene.cues["occlusion"][row] > 0:
-        words.append(f"hidden in {OCCLUSION[scene.cues['occlusion'][row]]}")
+        words.append(f"occlusion: {OCCLUSION[scene.cues['occlusion'][row]]}")
     for name in SIGNALS[:3]:
         if scene.signals[name][frame] == 1:
             words.append(name.replace("_", " ").replace("ped crossing", "crosswalk"))
@@ -188,17 +198,18 @@ def _facts(scene: Scene, row: int) -> list[str]:
 
 
 def _pictures(path: Path, scene: Scene, case: Mapping[str, Any]) -> dict[str, str]:
-    """By frame, the shown part of some of the case's frames, as data addresses of JPEGs."""
+    """The shown part of some of the case's frames, as data URIs of JPEGs by frame number."""
     video = Video(path)
     if (video.width, video.height, video.length) != (scene.width, scene.height, scene.length):
-        raise DataError(path, "is not of the size or length annotated", "give the right videos")
+        problem = "differs from its annotation in size or length"
+        raise DataError(path, problem, "give the videos that were annotated")
     frames = case["frames"]
     wanted = {frames[i] for i in np.linspace(0, len(frames) - 1, _PICTURE[1]).round().astype(int)}
     return {str(n): jpeg for n, jpeg in _shots(video, sorted(wanted), case["view"])}
 
 
 def _shots(video: Video, wanted: Sequence[int], view: Sequence[float]) -> Iterator[tuple[int, str]]:
-    """Number and picture of frames, rising."""
+    """Number and JPEG of frames, in order."""
     x, y, wide, tall = (round(v) for v in view)
     left = set(wanted)
     for number, picture in video.frames():
@@ -214,16 +225,19 @@ def _shots(video: Video, wanted: Sequence[int], view: Sequence[float]) -> Iterat
             return
 
 
-def describe_forecasts(found: Forecasts, each: int, video: Path | None) -> list[dict[str, Any]]:
-    """Cases of a video without annotation: those who are most likely to cross, when they are.
+def describe_forecasts(forecasts: Forecasts, each: int, video: Path | None) -> list[dict[str, Any]]:
+    """Describes the pedestrians of a video without annotation that are most likely to cross.
+
+    Each is shown at the time of the highest probability.
 
     Args:
-        found: The forecasts.
-        each: How many, at most.
-        video: Its file, if it is there.
+        forecasts: Forecasts of the video.
+        each: Number of pedestrians, at most.
+        video: Video file, for its frames.
     """
-    last = found["horizon"] == (found["horizon"].max() if len(found.table) else 0)
-    rows = found.table.filter(last)
+    meta = forecasts.meta
+    last = forecasts["horizon"] == (forecasts["horizon"].max() if len(forecasts.table) else 0)
+    rows = forecasts.table.filter(last)
     name, frame = (rows[c].to_numpy(zero_copy_only=False) for c in ("pedestrian", "frame"))
     probability = rows["probability"].to_numpy()
     box = np.stack([rows[c].to_numpy() for c in ("x1", "y1", "x2", "y2")], 1)
@@ -231,22 +245,22 @@ def describe_forecasts(found: Forecasts, each: int, video: Path | None) -> list[
     _, first = np.unique(name[order], return_index=True)
     cases = []
     for row in order[np.sort(first)][:each]:
-        fps = found.meta["fps"]
+        fps = meta["fps"]
         frames = np.unique(frame[(frame > frame[row] - fps) & (frame <= frame[row])])
         mine = _path(name, frame, box, name[row], frames)
         others = [n for n in np.unique(name[np.isin(frame, frames)]) if n != name[row]]
         paths = [_path(name, frame, box, n, frames) for n in others]
-        size = found.meta["width"], found.meta["height"]
+        size = meta["width"], meta["height"]
         view = _view(mine, np.array(paths).reshape(-1, len(frames), 4), *size)
         same = name == name[row]
         cases.append(
             {
-                "video": found.meta["video"],
+                "video": meta["video"],
                 "name": str(name[row]),
                 "frame": int(frame[row]),
                 "probability": float(probability[row]),
                 "label": -1,
-                "threshold": found.meta["threshold"],
+                "threshold": meta["threshold"],
                 "runs": {},
                 "curve": [
                     [int(f), round(float(p), 4)]
@@ -275,7 +289,7 @@ def describe_forecasts(found: Forecasts, each: int, video: Path | None) -> list[
 def _path(
     name: np.ndarray, frame: np.ndarray, box: np.ndarray, who: str, frames: np.ndarray
 ) -> np.ndarray:
-    """(T, 4) px of one pedestrian, NaN where there is no box."""
+    """Boxes (T, 4) of one pedestrian, px, NaN where there is none."""
     rows = np.flatnonzero((name == who) & np.isin(frame, frames))
     found = np.full((len(frames), 4), np.nan)
     found[np.searchsorted(frames, frame[rows])] = box[rows]

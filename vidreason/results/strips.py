@@ -1,4 +1,4 @@
-"""Clips taken apart, as plain values for a page: strips of frames, and of what components draw."""
+"""Decomposed clips as JSON values for the report: strips of frames and of rendered components."""
 
 import base64
 import io
@@ -18,14 +18,14 @@ from vidreason.decomposition.metrics import FRAME_METRICS, VideoMetrics, follow
 from vidreason.decomposition.task import DecomposeTask
 
 
-class Watched(NamedTuple):
-    """What was seen in some test clips.
+class ScoredClips(NamedTuple):
+    """Metrics of some test clips, and single clips for inspection.
 
     Attributes:
-        clips: How many.
-        scores: Means by forecaster and metric; see `VideoMetrics.compute`.
-        errors: By forecaster, position error (L,) px of each frame; empty if nothing is known.
-        cards: Single clips as plain values, by the group they stand for.
+        clips: Number of clips.
+        scores: Mean metrics by model; see `VideoMetrics.compute`.
+        errors: Position error (L,) of each frame, px, by model; empty without true positions.
+        cards: Single clips as JSON values, by group.
     """
 
     clips: int
@@ -35,14 +35,14 @@ class Watched(NamedTuple):
 
 
 @torch.inference_mode()
-def watch(task: DecomposeTask, data: Any, clips: int, each: int) -> Watched:
-    """Scores the first test clips, and takes the first, the best and the worst of them apart.
+def score_clips(task: DecomposeTask, data: Any, clips: int, each: int) -> ScoredClips:
+    """Scores the first test clips, and decomposes the first, the best and the worst of them.
 
     Args:
-        task: In `eval` mode.
-        data: Its data, set up for `test`.
-        clips: How many to score.
-        each: How many to show of each group.
+        task: Model in `eval` mode.
+        data: Its data module, set up for `test`.
+        clips: Number of clips to score.
+        each: Number of clips in each group of cards.
     """
     t_in, t_out = task.input_frames, data.length - task.input_frames
     names = ("model", "copy last", "black")
@@ -57,15 +57,15 @@ def watch(task: DecomposeTask, data: Any, clips: int, each: int) -> Watched:
             scores[name].update(clip, guess(frames[:, :t_in], t_out))
         square = FRAME_METRICS["mse"](found.frames[:, t_in:], frames[:, t_in:])
         error.append(square.mean(1))
-        straight = constant_velocity(clip.positions, t_in)
-        lines.append(follow(straight, clip.positions, t_in).error)
+        extrapolated = constant_velocity(clip.positions, t_in)
+        lines.append(follow(extrapolated, clip.positions, t_in).error)
         kept.append(clip)
     square = torch.cat(error)
     order = square.argsort()
     groups = {
-        "the first": torch.arange(len(order))[:each],
-        "the best": order[:each],
-        "the worst": order.flip(0)[:each],
+        "first clips": torch.arange(len(order))[:each],
+        "smallest error": order[:each],
+        "largest error": order.flip(0)[:each],
     }
     means = {name: score.compute() for name, score in scores.items()}
     errors = {}
@@ -73,11 +73,11 @@ def watch(task: DecomposeTask, data: Any, clips: int, each: int) -> Watched:
         model = scores["model"]
         errors = {
             "model": (model.error / model.digits).numpy(),
-            "true positions, going on in lines": torch.cat(lines).nanmean((0, 2)).numpy(),
+            "true positions, constant velocity": torch.cat(lines).nanmean((0, 2)).numpy(),
         }
     together = Clip(*(_joined(kept, name) for name in ("frames", "positions", "labels", "index")))
     cards = {name: _cards(task, together, rows, square) for name, rows in groups.items()}
-    return Watched(len(order), means, errors, cards)
+    return ScoredClips(len(order), means, errors, cards)
 
 
 def _first(data: Any, clips: int) -> Iterator[Clip]:
@@ -94,7 +94,7 @@ def _joined(clips: list[Clip], name: str) -> Tensor:
 
 
 def _cards(task: DecomposeTask, clip: Clip, rows: Tensor, error: Tensor) -> list[dict[str, Any]]:
-    """Strips of some clips: images side by side, a frame each."""
+    """Cards of some clips: strips of all frames side by side."""
     frames = clip.frames[rows].float() / 255
     t_in = task.input_frames
     found = task.decompose(frames[:, :t_in], frames.shape[1] - t_in)
@@ -124,7 +124,7 @@ def _cards(task: DecomposeTask, clip: Clip, rows: Tensor, error: Tensor) -> list
 
 
 def _strip(frames: Tensor) -> str:
-    """Frames (L, C, S, S) in [0, 1] side by side, as the data address of a PNG."""
+    """Data URI of a PNG with frames (L, C, S, S) in [0, 1] side by side."""
     pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
     wide = pixels.permute(2, 0, 3, 1).flatten(1, 2).numpy()  # (S, L S, C)
     buffer = io.BytesIO()
