@@ -1,1 +1,7 @@
-"""TODO."""
+"""Foundations that every other package builds on; imports none of them.
+
+Contains the error type (`errors`), atomic writing, downloading and unpacking (`files`), Parquet and
+Arrow tables (`tables`), samplers (`loading`), distributed training (`processes`), weight averaging
+(`averaging`) and the colour palette (`colours`). Input is paths, tables and options; unusable input
+raises a `DataError`, and output files are complete or absent.
+"""

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which is what is judged and applied."""
+"""Exponential moving average of network weights, used for validation and prediction."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def moving_average(net: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights; its buffers are those of the last step.
+    """Returns an exponential moving average of a network; buffers are copied, not averaged.
 
     Args:
-        net: Whose weights; `update_parameters` moves their average.
-        decay: Per step; 0 takes the last weights.
+        net: Network to average. Call `update_parameters(net)` on the result after each step.
+        decay: Weight of the previous average in each step; 0 keeps the latest weights.
     """
 
     def step(averaged: Any, current: Any, steps: Tensor | int) -> None:
-        # The first steps weigh more, so that the initial weights are soon forgotten.
+        # Smaller in the first steps, so that the initial weights are forgotten quickly.
         weight = min(decay, (1 + int(steps)) / (10 + int(steps)))
         torch._foreach_lerp_(averaged, current, 1 - weight)
 

@@ -1,20 +1,20 @@
-"""The one error a user sees: what is wrong, where, and how to mend it."""
+"""The exception for unusable input: what is wrong, where, and how to fix it."""
 
 from collections.abc import Sequence
 
 
 class DataError(Exception):
-    """Input that cannot be used: a file, an option, a checkpoint.
+    """Input that cannot be used: a file, an option or a checkpoint.
 
     Args:
         source: File or option at fault.
-        problem: What is wrong, with the value seen.
-        mend: What the user can do about it.
-        place: Where inside the source (`line 3`, `track 0_1_2b, frame 17`); may be empty.
+        problem: What is wrong, including the value found.
+        mend: How the user can fix it.
+        place: Location inside the source (`line 3`, `track 0_1_2b, frame 17`); may be empty.
     """
 
     def __init__(self, source: object, problem: str, mend: str, place: str = "") -> None:
-        # All four go to Exception so that the error survives pickling between worker processes.
+        # Exception gets all four, so that the error can be pickled between worker processes.
         super().__init__(str(source), problem, mend, place)
         self.source, self.problem, self.mend, self.place = (
             str(source),
@@ -24,7 +24,7 @@ class DataError(Exception):
         )
 
     def __str__(self) -> str:
-        # What a file has in a place of a word may be all of the file.
+        # A value quoted from a damaged file can be as long as the file.
         place, problem = (_cut(part) for part in (self.place, self.problem))
         where = f"{self.source}: {place}" if place else self.source
         text = f"{where}: {problem}; {self.mend}"
@@ -39,27 +39,27 @@ def _cut(text: str) -> str:
 
 
 def check_ranges(options: str, *values: tuple[str, float, float, float]) -> None:
-    """Refuses numbers out of range, and those that are none.
+    """Checks that options lie within their ranges; NaN never does.
 
     Args:
-        options: What the names belong to (`model.net`).
-        values: Name, value, least and greatest value of each.
+        options: Prefix of the option names (`model.net`).
+        values: Name, value, minimum and maximum (inclusive) of each option.
 
     Raises:
-        DataError: Names the first.
+        DataError: A value is out of range; names the first.
     """
     for name, value, low, high in values:
         if not low <= value <= high:
-            problem = f"{value} is not within {low} and {high}"
+            problem = f"must be between {low} and {high}, got {value}"
             raise DataError(f"{options}.{name}", problem, "correct the option")
 
 
 def check_choice(option: str, value: object, choices: Sequence[object]) -> None:
-    """Refuses what is none of the choices.
+    """Checks that an option has one of the allowed values.
 
     Raises:
-        DataError: Names the option.
+        DataError: It does not; names the option.
     """
     if value not in choices:
-        problem = f"{value!r} is none of {', '.join(map(str, choices))}"
+        problem = f"must be one of {', '.join(map(str, choices))}, got {value!r}"
         raise DataError(option, problem, "correct the option")

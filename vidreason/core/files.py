@@ -1,4 +1,4 @@
-"""Files that are whole or not there: shipped with the package, written, fetched, unpacked."""
+"""Package data, atomic writing, downloading and unpacking: files are complete or absent."""
 
 import gzip
 import hashlib
@@ -31,28 +31,28 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 
 
 def share(relative: str) -> Path:
-    """Path of a file that ships with the package, such as `configs/intent/stip.yaml`.
+    """Returns the path of a file shipped with the package, such as `configs/intent/stip.yaml`.
 
     Raises:
-        DataError: There is no such file.
+        DataError: No such file is shipped.
     """
     package = Path(__file__).parents[1]
-    # A wheel carries these folders in the package; a checkout has them beside it.
+    # A wheel contains these folders; in a checkout they are next to the package.
     for base in (package / "share", package.parent):
         if (base / relative).exists():
             return base / relative
-    raise DataError(relative, "does not ship with this version", "check its name")
+    raise DataError(relative, "is not shipped with this version", "check the name")
 
 
 def load_manifest(dataset: str) -> dict[str, Any]:
-    """Reads `datasets/<dataset>/manifest.yaml`: where the data come from and what they must be."""
+    """Reads `datasets/<dataset>/manifest.yaml`: source and expected content of a dataset."""
     return cast(
         dict[str, Any], yaml.safe_load(share(f"datasets/{dataset}/manifest.yaml").read_bytes())
     )
 
 
 def data_root(dataset: str) -> Path:
-    """The dataset's folder in `$VIDREASON_DATA`.
+    """Returns the folder of a dataset in `$VIDREASON_DATA`.
 
     Raises:
         DataError: The variable is not set.
@@ -62,23 +62,23 @@ def data_root(dataset: str) -> Path:
     raise DataError(
         "--root",
         "is not given and VIDREASON_DATA is not set",
-        "set VIDREASON_DATA to the folder that holds "
-        f"`{dataset}/`, or give that: `--root DIR`, in training `--data.root DIR`",
+        f"set VIDREASON_DATA to the folder that contains `{dataset}/`, "
+        "or pass `--root DIR` (`--data.root DIR` in training)",
     )
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
-    """Yields a path to write to; `path` appears, or is replaced, when the block has succeeded.
+    """Yields a temporary path to write to, which replaces `path` when the block succeeds.
 
-    The yielded path keeps the suffix, since many writers choose a format by it. If the block
-    raises, `path` is as it was and nothing is left beside it; errors of the system name `path`.
+    The temporary path keeps the suffix, since many writers choose the format by it. If the block
+    raises, `path` is unchanged and the temporary file is removed. An `OSError` names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because a rename is atomic only within one file system.
@@ -88,7 +88,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        # What fails in writing, on a full disk for example, does not say where.
+        # Errors during a write, on a full disk for example, do not name the file.
         if error.strerror and error.filename in (None, str(temporary), temporary):
             error.filename = str(path)
         raise
@@ -98,16 +98,16 @@ def write_atomic(path: Path) -> Iterator[Path]:
 
 
 def left_over(path: Path) -> bool:
-    """Whether a file is what a killed process has left of one that it was writing."""
+    """Returns whether a file is a temporary file of `write_atomic`, left by a killed process."""
     return _TEMPORARY.match(path.name) is not None
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Clears away what killed processes have left in a folder that nobody else is writing to.
+    """Deletes temporary files that killed processes have left behind.
 
     Args:
-        folder: May be missing.
-        name: Of the file that they were writing; of all if not given.
+        folder: Folder that no running process writes to; may be missing.
+        name: Name of the file that was being written; any if empty.
     """
     for path in folder.glob(".*"):
         if left_over(path) and path.name.endswith(f"-{name}" if name else ""):
@@ -123,7 +123,7 @@ def _sync(path: Path) -> None:
 
 
 def progress(*columns: ProgressColumn) -> Progress:
-    """A progress bar in the error stream, with further columns; nothing if that is no terminal."""
+    """Returns a progress bar on standard error with extra columns; hidden if not a terminal."""
     console = Console(stderr=True)
     return Progress(
         *Progress.get_default_columns(),
@@ -135,19 +135,19 @@ def progress(*columns: ProgressColumn) -> Progress:
 
 
 def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 << 30) -> None:
-    """Copies an http(s) address or a local file to `out`, with a progress bar on a terminal.
+    """Downloads an http(s) URL, or copies a local file, with a progress bar on a terminal.
 
     Args:
-        url: Address, or path of a local file.
-        out: Appears only once it is complete and has the checksum.
-        checksum: Expected SHA-256, hexadecimal.
-        max_bytes: Size to stop at.
+        url: URL, or path of a local file.
+        out: Output file; appears only once complete and verified.
+        checksum: Expected SHA-256 in hexadecimal; None skips the check.
+        max_bytes: Maximum size.
 
     Raises:
-        DataError: `url` cannot be read, is too large, cut short, or not what the checksum says.
+        DataError: The source is unreadable, too large or truncated, or has another checksum.
     """
     if "://" in url and not url.startswith(("http://", "https://")):
-        raise DataError(url, "is not an http(s) address", "give one, or the path of a file")
+        raise DataError(url, "is not an http(s) URL", "give one, or the path of a local file")
     digest = hashlib.sha256()
     size = 0
     try:
@@ -161,7 +161,7 @@ def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 <
             while chunk := source.read(_CHUNK):
                 size += len(chunk)
                 if size > max_bytes:
-                    raise DataError(url, f"larger than {max_bytes} bytes", "check the address")
+                    raise DataError(url, f"is larger than {max_bytes} bytes", "check the URL")
                 digest.update(chunk)
                 file.write(chunk)
                 bar.update(task, completed=size)
@@ -169,16 +169,16 @@ def fetch(url: str, out: Path, checksum: str | None = None, max_bytes: int = 4 <
                 raise DataError(url, f"ended after {size} of {total} bytes", "try again")
             if checksum and digest.hexdigest() != checksum:
                 problem = f"has SHA-256 {digest.hexdigest()}, expected {checksum}"
-                raise DataError(url, problem, "try again, or get the file from its source")
+                raise DataError(url, problem, "try again, or download the file from its source")
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DataError(
-            url, f"cannot be fetched ({_reason(error)})", "check the address or path"
+            url, f"cannot be fetched ({_reason(error)})", "check the URL or path"
         ) from error
 
 
 @contextmanager
 def _open(url: str) -> Iterator[tuple[IO[bytes], int | None]]:
-    """The stream and its length, if the server tells it."""
+    """Yields an open stream and its length in bytes, None if the server does not say."""
     if "://" in url:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             yield response, response.length
@@ -194,19 +194,19 @@ def _reason(error: Exception) -> str:
 def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int = 4 << 30) -> None:
     """Unpacks a .tar.xz, .tar.gz or .zip into a new folder, which appears only when complete.
 
-    Refuses what a data archive has no need of: paths that leave `root`, links, devices, and two
-    files of one name (also where only case differs, since some file systems take them as one).
+    Rejects what no data archive needs: paths that leave `root`, links, devices, and duplicate
+    names, including those that differ only in case, since some file systems ignore case.
 
     Args:
-        archive: File to unpack; its format is taken from its first bytes.
-        root: Folder to make.
-        max_members: Members to stop at.
-        max_bytes: Unpacked bytes to stop at, counted as they come: headers can lie.
+        archive: Archive; its format is detected from its first bytes.
+        root: Output folder; must be empty or missing.
+        max_members: Maximum number of members.
+        max_bytes: Maximum unpacked size, counted while unpacking since headers can lie.
 
     Raises:
-        DataError: `root` has something in it, or the archive is refused or damaged.
+        DataError: `root` is not empty, or the archive is rejected or damaged.
     """
-    mend = "get the archive from its source again"
+    mend = "download the archive from its source again"
     if root.exists() and any(root.iterdir()):
         raise DataError(root, "is not empty", "choose another folder")
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -216,21 +216,21 @@ def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int 
         fresh.mkdir()
         try:
             for count, (name, plain, stream) in enumerate(_members(archive, max_bytes), 1):
-                # Windows rules are the stricter ones: both slashes separate, drives are known.
+                # Windows rules are stricter: both slashes are separators, and drives count.
                 path = PureWindowsPath(name)
                 if count > max_members:
-                    raise DataError(archive, f"more than {max_members} members", mend)
+                    raise DataError(archive, f"has more than {max_members} members", mend)
                 if path.anchor or ".." in path.parts:
-                    raise DataError(archive, "path leads out of the folder", mend, name)
+                    raise DataError(archive, "path leaves the output folder", mend, name)
                 if not plain:
-                    raise DataError(archive, "neither a plain file nor a folder", mend, name)
+                    raise DataError(archive, "is not a regular file or folder", mend, name)
                 target = fresh.joinpath(*path.parts)
                 if stream is None:
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 key = path.as_posix().casefold()
                 if key in seen:
-                    raise DataError(archive, "two files of one name", mend, name)
+                    raise DataError(archive, "duplicate file name", mend, name)
                 seen.add(key)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
@@ -241,7 +241,7 @@ def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int 
             raise DataError(archive, problem, mend) from error
 
 
-# RuntimeError: encrypted or unsupported zip members. ValueError: numbers and names in headers.
+# RuntimeError: encrypted or unsupported zip members. ValueError: bad numbers, names in headers.
 _DAMAGE = (
     *(OSError, EOFError, ValueError, RuntimeError),
     *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
@@ -249,7 +249,7 @@ _DAMAGE = (
 
 
 class _Bounded:
-    """Streams that may give so many bytes together."""
+    """Limits the number of bytes read from several streams in total."""
 
     def __init__(self, archive: Path, limit: int) -> None:
         self.archive, self.limit, self.left = archive, limit, limit
@@ -263,14 +263,14 @@ class _Bounded:
         self.left -= len(data)
         if self.left < 0:
             problem = f"unpacks to more than {self.limit} bytes"
-            raise DataError(self.archive, problem, "get the archive from its source again")
+            raise DataError(self.archive, problem, "download the archive from its source again")
         return data
 
 
 def _members(
     archive: Path, max_bytes: int
 ) -> Iterator[tuple[str, bool, "IO[bytes] | _Bounded | None"]]:
-    """Yields name, whether it is a plain file or folder, and the content of a file."""
+    """Yields the name of each member, whether it is a regular file or folder, and its content."""
     with archive.open("rb") as file:
         magic = file.read(6)
     bounded = _Bounded(archive, max_bytes)
@@ -282,10 +282,10 @@ def _members(
                     yield info.filename, plain, None if info.is_dir() else bounded.of(content)
         return
     if magic != b"\xfd7zXZ\0" and not magic.startswith(b"\x1f\x8b"):
-        raise DataError(archive, "is not a .tar.xz, .tar.gz or .zip", "check which file it is")
+        raise DataError(archive, "is not a .tar.xz, .tar.gz or .zip archive", "check the file")
     opener = lzma.open if magic.startswith(b"\xfd") else gzip.open
     with opener(archive) as raw:
-        # Bounding what the tar reader reads, not what it gives, covers its long headers too.
+        # Limiting what the tar reader consumes, not what it returns, also covers long headers.
         reader = cast(IO[bytes], bounded.of(cast(IO[bytes], raw)))
         with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as tar:
             for member in tar:

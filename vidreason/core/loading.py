@@ -1,4 +1,4 @@
-"""What data modules share: whole batches, epochs, and randomness that is a function of numbers."""
+"""Shared by the data modules: epoch sampler, batch loader, and counter-based random numbers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +10,13 @@ from vidreason.core import processes
 
 
 class EpochSampler(Sampler[int]):
-    """Item `epoch * samples + index` carries the epoch along, by which data can differ.
+    """Yields `epoch * samples + index`, so that samples can depend on the epoch.
 
-    Of several processes each gets every nth item; what does not divide by n is left out.
+    Each of n processes gets every nth item; the remainder of a division by n is dropped.
 
     Args:
-        samples: In an epoch.
-        seed: Of their order, which is a permutation per (seed, epoch); None keeps them in order.
+        samples: Number of samples in an epoch.
+        seed: Seed of the shuffling, a permutation for each (seed, epoch); None does not shuffle.
     """
 
     def __init__(self, samples: int, seed: int | None = None) -> None:
@@ -26,7 +26,7 @@ class EpochSampler(Sampler[int]):
         return self.samples // processes.count()
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Sets the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -40,7 +40,7 @@ class EpochSampler(Sampler[int]):
 def loader(
     data: Dataset, batch_size: int, workers: int, sampler: Sampler | None = None
 ) -> DataLoader:
-    """A loader of batches that `data.__getitems__` makes whole."""
+    """Returns a loader for a dataset whose `__getitems__` returns complete batches."""
     return DataLoader(
         data, batch_size=batch_size, sampler=sampler, num_workers=workers, collate_fn=_whole
     )
@@ -51,13 +51,13 @@ def _whole(batch: Any) -> Any:
 
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-"""What SplitMix64 adds to its state each time."""
+"""Increment of the state of SplitMix64."""
 
 
 def splitmix64(state: np.ndarray) -> np.ndarray:
-    """Random bits, uint64, from states (Steele, Lea and Flood, OOPSLA 2014).
+    """Returns 64 random bits for each state, uint64 (Steele, Lea and Flood, OOPSLA 2014).
 
-    The nth state from a seed is seed + n * GOLDEN, so that this is as good as a hash of (seed, n):
+    The nth state from a seed is seed + n * GOLDEN, so this serves as a hash of (seed, n). Creating
     a generator for each sample would cost more than the sample.
     """
     with np.errstate(over="ignore"):

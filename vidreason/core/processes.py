@@ -1,8 +1,8 @@
-"""Training on several processes that together compute what one process would.
+"""Distributed training that equals training on one process, up to rounding.
 
-Each process has every nth sample of a batch. Sums that a loss divides by, and statistics of a
-batch, are of all of them; random numbers are drawn for all, alike in every process, and each takes
-those of its own samples. With one process nothing of this costs anything.
+Each process has every nth sample of the whole batch. Loss denominators and batch statistics are
+summed over all processes. Random numbers are drawn for the whole batch, identically in every
+process, which then selects those of its own samples. With one process there is no overhead.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from torch import distributed as dist
 
 
 def count() -> int:
-    """Number of processes."""
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Returns the index of this process, from 0."""
     return dist.get_rank() if count() > 1 else 0
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum of `x` over the processes; no gradient passes."""
+    """Returns the sum of `x` over all processes, without gradient; with one process, `x` itself."""
     if count() > 1:
         x = x.detach().clone()
         dist.all_reduce(x)
@@ -32,25 +32,29 @@ def total(x: Tensor) -> Tensor:
 
 
 class Rows(NamedTuple):
-    """Rows of samples, in the order in which one process would have them.
+    """Rows of a batch in which each sample has several, in the order of a single process.
 
     Attributes:
-        every: Rows of all processes.
-        ours: Which of them are of this one; None if all.
+        every: Number of rows of all processes.
+        ours: (n,) int64, indices of the rows of this process; None means all.
     """
 
     every: int
     ours: Tensor | None
 
     def draw(self, random: Callable[..., Tensor], shape: Sequence[int], dim: int) -> Tensor:
-        """Random numbers of `shape`, with our rows along `dim`."""
+        """Returns random numbers of `shape`; dimension `dim` has the rows of this process."""
         if self.ours is None:
             return random(shape)
         return random([*shape[:dim], self.every, *shape[dim + 1 :]]).index_select(dim, self.ours)
 
 
 def rows(sizes: Tensor) -> Rows:
-    """The rows of this process, of whose samples (B,) the sizes are given."""
+    """Returns the position of this process's rows among those of all processes.
+
+    Args:
+        sizes: (B,) number of rows of each sample of this process.
+    """
     if count() == 1:
         return Rows(0, None)
     most = torch.tensor(len(sizes), device=sizes.device)
@@ -59,7 +63,7 @@ def rows(sizes: Tensor) -> Rows:
     padded[: len(sizes)] = sizes
     parts = [torch.empty_like(padded) for _ in range(count())]
     dist.all_gather(parts, padded)
-    # Sample i of all is the (i // n)th of process i % n.
+    # Sample i of the whole batch is sample i // n of process i % n.
     every = torch.stack(parts, 1).flatten()
     mine = torch.arange(len(every), device=sizes.device) % count() == rank()
     mine, every = mine[every >= 0], every[every >= 0]

@@ -1,6 +1,6 @@
-"""Tables of others, Parquet or Arrow: read whole, as they promise to be, or refused in one line.
+"""Reads and validates Parquet and Arrow files from untrusted sources.
 
-Facts that hold for a whole table are JSON in its metadata, under `vidreason`.
+Facts about a whole table are stored as JSON in its schema metadata, under the key `vidreason`.
 """
 
 import json
@@ -17,33 +17,33 @@ from vidreason.core.errors import DataError
 
 
 def read_facts(path: Path, mend: str) -> dict[str, Any]:
-    """What a table says of itself; nothing if it has no such metadata.
+    """Reads the `vidreason` metadata of a table; empty if there is none.
 
     Args:
-        path: Of the file; a name that ends in `.arrow` is Arrow's file format.
-        mend: For errors.
+        path: Arrow IPC file if the name ends in `.arrow`, otherwise Parquet.
+        mend: Suggested fix, for errors.
 
     Raises:
-        DataError: Missing, or no such file.
+        DataError: The file is missing or unreadable.
     """
     with _refusing(path, mend):
         return _facts(_mapped(path).schema if path.suffix == ".arrow" else pq.read_schema(path))
 
 
 def read_table(path: Path, mend: str) -> tuple[pa.Table, dict[str, Any]]:
-    """The table and what it says of itself; arguments as for `read_facts`.
+    """Reads a table and its `vidreason` metadata; arguments as for `read_facts`.
 
-    An Arrow file is mapped into memory.
+    Arrow files are memory-mapped.
 
     Raises:
-        DataError: Missing, damaged, or with two columns of one name.
+        DataError: The file is missing or damaged, or has duplicate column names.
     """
     with _refusing(path, mend):
         table = _mapped(path).read_all() if path.suffix == ".arrow" else pq.read_table(path)
-        # Values that are out of bounds or no text would end the process, or be taken for some.
+        # Offsets out of bounds or invalid UTF-8 would crash the process or be read as values.
         table.validate(full=True)
         if len(set(table.column_names)) < len(table.column_names):
-            raise ValueError("a column is there twice")
+            raise ValueError("duplicate column name")
         return table, _facts(table.schema)
 
 
@@ -71,17 +71,17 @@ def _refusing(path: Path, mend: str) -> Iterator[None]:
 def check_facts(
     path: Path, facts: Mapping[str, Any], kinds: Mapping[str, type], version: int, mend: str
 ) -> None:
-    """Refuses facts that are missing, of another kind, or of another version.
+    """Checks that metadata is present and has the expected types and version.
 
     Args:
-        path: Of the file, for errors.
-        facts: By name.
-        kinds: What they must be; numbers must be finite.
-        version: What `version` must be.
-        mend: For errors.
+        path: File, for errors.
+        facts: Metadata by name.
+        kinds: Expected type of each entry; a float must be finite.
+        version: Expected value of `version`.
+        mend: Suggested fix, for errors.
 
     Raises:
-        DataError: Names the first.
+        DataError: An entry is missing or invalid; names the first.
     """
     if missing := [name for name in (*kinds, "version") if name not in facts]:
         raise DataError(path, f"lacks metadata {', '.join(missing)}", mend)
@@ -91,7 +91,8 @@ def check_facts(
         if kind is float:
             fine = type(value) in (int, float) and math.isfinite(value)
         if not fine:
-            raise DataError(path, f"metadata {name}={value!r} is no {kind.__name__}", mend)
+            expected = "a finite number" if kind is float else f"of type {kind.__name__}"
+            raise DataError(path, f"metadata {name} must be {expected}, got {value!r}", mend)
     if facts["version"] != version:
-        problem = f"has version {facts['version']}, this program reads {version}"
+        problem = f"has version {facts['version']}, but this release reads {version}"
         raise DataError(path, problem, mend)
