@@ -1,9 +1,9 @@
-"""Forecasts that a model has to beat, and rules that no honest model can know.
+"""Baselines, and oracle rules that leak the label.
 
-`majority` knows how common the answer is, `trees` are gradient-boosted trees on hand-made
-summaries of the same annotations that the graphs show. The others are oracles: they read labels or
-annotations that reveal them, and show how much of a score a leak is worth. Of a place everybody can
-see who is in it now, so that repeating this is no oracle; its trees count people.
+`majority` predicts the base rate; `trees` are gradient-boosted trees on hand-crafted summaries of
+the annotations that the graphs show. The other rules are oracles: they read the label or attributes
+that leak it, and show how much of a score a leak is worth. For places, persistence is no oracle,
+because boxes show whether a place is occupied; their trees use counts of persons.
 """
 
 import os
@@ -24,16 +24,27 @@ from vidreason.intent.windows import Windows
 from vidreason.scenes.scene import EGO_ACTIONS, KINDS, ORIENTATION, SIGNALS, TRAFFIC_LIGHT, Scene
 
 Split = tuple[Sequence[Scene], Windows]
-"""Windows and the scenes they were made of."""
+"""Scenes, and the windows made from them."""
 
 TREES = "box trees"
 COUNTS = "counts"
-_FITS = 4  # fitted horizons; a fit for each of thirty would take minutes
-_STEPS = 15  # of a window's way that trees see; more made them slower, not better
+_FITS = 4  # fitted horizons; fitting each of thirty would take minutes
+_STEPS = 15  # box positions per window; more made the trees slower, not better
 
 
 def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray, float]]:
-    """What the baselines forecast for the rows of `found`, and the threshold of each."""
+    """Computes the baselines for the rows of a predictions file.
+
+    Args:
+        found: Predictions to compare with.
+        root: Dataset folder; defaults to the dataset's folder in `$VIDREASON_DATA`.
+
+    Returns:
+        (n,) probabilities and the decision threshold by baseline; empty without dataset.
+
+    Raises:
+        DataError: If the dataset has other windows or labels than the predictions.
+    """
     meta = found.meta
     if root is None:
         if not os.environ.get("VIDREASON_DATA") or not dataset_root(meta["dataset"]).is_dir():
@@ -47,15 +58,15 @@ def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray,
         meta["split"],
         tuple(meta["features"]),
         int(found["horizon"].max()),
-        meta.get("observed", 0),  # others' files may leave it to the protocol
+        meta.get("observed", 0),  # optional in files that other programs write
     )
     ours, theirs = match(found.table, table)
-    mend = "give the dataset that the predictions were made from"
+    fix = "give the dataset that the predictions were made from"
     if len(ours) < len(found.table):
-        problem = f"{len(found.table) - len(ours)} of {len(found.table)} rows are no windows of"
-        raise DataError(found.source, f"{problem} {root}", mend)
+        problem = f"{len(found.table) - len(ours)} of {len(found.table)} rows are not windows of"
+        raise DataError(found.source, f"{problem} {root}", fix)
     if (found["label"] != table["label"].to_numpy()[theirs]).any():
-        raise DataError(found.source, f"labels differ from those of {root}", mend)
+        raise DataError(found.source, f"labels differ from those of {root}", fix)
     return {name: (table[name].to_numpy()[theirs], cut) for name, cut in thresholds.items()}
 
 
@@ -70,54 +81,57 @@ def _baselines(
     horizon: int,
     observed: int,
 ) -> tuple[pa.Table, dict[str, float]]:
-    """Every window's rows with a column for each baseline, and the threshold of each."""
+    """Returns the rows of all windows with a column per baseline, and their thresholds."""
 
     def part(name: str) -> Split:
         chosen = read_split(dataset, root, protocol, name, subset)
         return chosen, split_windows(dataset, chosen, protocol, subset, horizon, observed=observed)
 
-    train, val, asked = part("train"), part("val"), part(split)
-    probability = {"majority": majority(train[1], asked[1])}
+    train, val, target = part("train"), part("val"), part(split)
+    probability = {"majority": majority(train[1], target[1])}
     if subset == "place":
-        fitted, seen = COUNTS, [counts(split) for split in (train, val, asked)]
-        known_val, probability[fitted] = trees(train[1], seen[0], seen[1:])
-        probability["persistence"] = persistence(asked)
+        fitted, columns = COUNTS, [counts(split) for split in (train, val, target)]
+        val_probability, probability[fitted] = trees(train[1], columns[0], columns[1:])
+        probability["persistence"] = persistence(target)
     else:
         fitted = TREES
-        known_val, probability[fitted] = box_trees(train, [val, asked], features)
-        probability |= {f"{name} (oracle)": answer for name, answer in oracles(asked).items()}
+        val_probability, probability[fitted] = box_trees(train, [val, target], features)
+        probability |= {f"{name} (oracle)": rule for name, rule in oracles(target).items()}
     thresholds = dict.fromkeys(probability, 0.5)
     if len(val[1]):
         objective = "accuracy" if protocol == "stip" else "f1"  # as for a run
-        known = prediction_columns(val[1], val[0], known_val)
-        thresholds[fitted] = best_threshold(known["probability"], known["label"], objective)
-    columns = {
-        name: prediction_columns(asked[1], asked[0], answer) for name, answer in probability.items()
+        labelled = prediction_columns(val[1], val[0], val_probability)
+        thresholds[fitted] = best_threshold(labelled["probability"], labelled["label"], objective)
+    rows = {
+        name: prediction_columns(target[1], target[0], part) for name, part in probability.items()
     }
-    extra = {name: column["probability"] for name, column in columns.items()}
-    return pa.table(columns[fitted] | extra), thresholds
+    extra = {name: row["probability"] for name, row in rows.items()}
+    return pa.table(rows[fitted] | extra), thresholds
 
 
 def majority(train: Windows, windows: Windows) -> np.ndarray:
-    """Share of positives among the training windows, at each horizon: (W, K)."""
+    """Returns the fraction of positives among the training windows by horizon, (W, K)."""
     label = train.label[:, train.observed :]
     share = (label == 1).sum(0) / np.maximum((label >= 0).sum(0), 1)
     return np.tile(share, (len(windows), 1))
 
 
 def persistence(split: Split) -> np.ndarray:
-    """The true label of the last observed frame again and again, (W, K), 0 or 1."""
+    """Returns the true label of the last observed frame for every horizon, (W, K), 0 or 1."""
     scenes, windows = split
     now = _column([s.labels["cross"] for s in scenes])[_rows(split)[:, -1]] == 1
     return np.tile(now[:, None], (1, windows.horizon)) * 1.0
 
 
 def oracles(split: Split) -> dict[str, np.ndarray]:
-    """Rules that read what reveals the label; (W, K) each, 0 or 1.
+    """Returns the predictions of rules that read attributes that leak the label.
 
-    One is `persistence`. The others know of a pedestrian that it has behaviour tags at all, that it
-    is annotated as moving across the road, or that it walks in the last observed frame. Where the
-    tag is missing, a rule answers no; one that answers the same everywhere is left out.
+    Besides `persistence`: whether the pedestrian has behaviour tags, is annotated as moving across
+    the road, or walks in the last observed frame. A missing attribute counts as no, and rules with
+    the same prediction for all windows are left out.
+
+    Returns:
+        (W, K) predictions by rule, 0 or 1.
     """
     scenes, windows = split
     last = _rows(split)[:, -1]
@@ -138,22 +152,41 @@ def oracles(split: Split) -> dict[str, np.ndarray]:
 def box_trees(
     train: Split, others: Sequence[Split], features: Sequence[str]
 ) -> Iterator[np.ndarray]:
-    """`trees` on the `summaries` of splits."""
-    seen = [summaries(split, features) for split in (train, *others)]
-    return trees(train[1], seen[0], seen[1:])
+    """Fits `trees` to the `summaries` of a split, and predicts others.
+
+    Args:
+        train: Training split.
+        others: Splits to predict.
+        features: Feature groups that the summaries show.
+
+    Returns:
+        An iterator over the probabilities (W', K) of each of `others`.
+    """
+    columns = [summaries(split, features) for split in (train, *others)]
+    return trees(train[1], columns[0], columns[1:])
 
 
-def trees(windows: Windows, seen: np.ndarray, others: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Fits boosted trees to columns (W, D) of windows; forecasts (W', K) for each of `others`.
+def trees(
+    windows: Windows, columns: np.ndarray, others: Sequence[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Fits gradient-boosted trees to columns of windows, and predicts others.
 
-    With many horizons, trees are fitted to four of them, the first and the last among them, and
-    the probability is interpolated between.
+    With many horizons, trees are fitted to four of them, including the first and the last, and the
+    probabilities in between are interpolated.
+
+    Args:
+        windows: W training windows.
+        columns: (W, D) their columns.
+        others: (W', D) columns of windows to predict.
+
+    Yields:
+        Probabilities (W', K) of each of `others`.
     """
     label = windows.label[:, windows.observed :]
     ahead = np.arange(windows.horizon)
     fitted = np.unique(np.linspace(0, ahead[-1], _FITS).astype(int))
     blend = np.stack([np.interp(ahead, fitted, hat) for hat in np.eye(len(fitted))])
-    models = [_fit(seen[label[:, k] >= 0], label[label[:, k] >= 0, k]) for k in fitted]
+    models = [_fit(columns[label[:, k] >= 0], label[label[:, k] >= 0, k]) for k in fitted]
     for x in others:
         crosses = [
             m.predict_proba(x)[:, 1] if m and len(x) else np.full(len(x), s) for m, s in models
@@ -162,7 +195,7 @@ def trees(windows: Windows, seen: np.ndarray, others: Sequence[np.ndarray]) -> I
 
 
 def _fit(x: np.ndarray, label: np.ndarray) -> tuple[HistGradientBoostingClassifier | None, float]:
-    """A fitted model, or none where there is one class only, and the share of positives."""
+    """Returns a fitted model, None if there is a single class, and the fraction of positives."""
     share = float(label.mean()) if len(label) else 0.5
     if not 0 < share < 1:
         return None, share
@@ -180,10 +213,10 @@ def _fit(x: np.ndarray, label: np.ndarray) -> tuple[HistGradientBoostingClassifi
 
 
 def summaries(split: Split, features: Sequence[str]) -> np.ndarray:
-    """Hand-made columns (W, D) of what the named groups of `vidreason.intent.features` show.
+    """Returns hand-crafted summaries (W, D) of what the feature groups show.
 
-    Boxes give the way from the first box and the size, place and shift at both ends; the other
-    groups are read at the first, middle and last observed frame, or at the last alone.
+    Boxes give their displacement from the first box over time, and size and position at both ends;
+    other groups are read in the first, middle and last observed frame, or only in the last.
     """
     scenes, windows = split
     rows = _rows(split)
@@ -192,10 +225,10 @@ def summaries(split: Split, features: Sequence[str]) -> np.ndarray:
     centre, extent = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
     shift = (centre[:, -1] - centre[:, 0]) * size / (extent[:, -1:, 1] * size[:, 1:])
     step = max(1, windows.observed // _STEPS)
-    way = box[:, step::step] - box[:, :1]
+    path = box[:, step::step] - box[:, :1]
     side = 0.5 - centre[:, -1, 0]
     columns = [
-        way.reshape(len(way), 4 * way.shape[1]),
+        path.reshape(len(path), 4 * path.shape[1]),
         centre[:, -1],
         centre[:, 0],
         extent[:, -1],
@@ -231,7 +264,11 @@ def summaries(split: Split, features: Sequence[str]) -> np.ndarray:
 
 
 def counts(split: Split) -> np.ndarray:
-    """Persons in the image, and in the place ahead, in the first, middle and last frame: (W, 6)."""
+    """Counts persons in the image and in the place ahead in the first, middle and last frame.
+
+    Returns:
+        (W, 6) float32: the three counts in the image, then those in the place.
+    """
     scenes, windows = split
     at = np.stack([windows.first_frame, windows.last_frame], 1)
     at = np.insert(at, 1, at.sum(1) // 2, axis=1)
@@ -248,24 +285,26 @@ def counts(split: Split) -> np.ndarray:
 def _crowd(
     scenes: Sequence[Scene], row: np.ndarray, frame: np.ndarray, width: np.ndarray
 ) -> list[np.ndarray]:
-    """Number of other persons in a frame, and the smallest sideways distance (NaN if alone).
+    """Returns the number of other persons in a frame, and the distance of the nearest.
+
+    The distance is horizontal, in fractions of the image width; NaN without other persons.
 
     Args:
-        scenes: S videos.
-        row: (W,) row of the target in all scenes' boxes.
-        frame: (W,) frame counted through all scenes.
-        width: (W,) of the image, pixels.
+        scenes: Videos.
+        row: (W,) row of the target in the concatenated boxes of all scenes.
+        frame: (W,) frame in the concatenated frames of all scenes.
+        width: (W,) image width in pixels.
     """
     start = _starts([s.length for s in scenes])
     when = _column([s.frame + first for s, first in zip(scenes, start, strict=True)])
     kind = _column([np.repeat(s.kind, np.diff(s.offsets)) for s in scenes])
-    people = np.flatnonzero(kind == KINDS.index("person"))
-    people = people[np.argsort(when[people], kind="stable")]
-    first, stop = (np.searchsorted(when[people], frame, side) for side in ("left", "right"))
-    # One entry per window and person in its frame; the target itself makes every run non-empty.
+    persons = np.flatnonzero(kind == KINDS.index("person"))
+    persons = persons[np.argsort(when[persons], kind="stable")]
+    first, stop = (np.searchsorted(when[persons], frame, side) for side in ("left", "right"))
+    # One entry per window and person in its frame; no run is empty, as it has the target.
     run = stop - first
     begin = np.cumsum(run) - run
-    other = people[np.arange(run.sum()) + np.repeat(first - begin, run)]
+    other = persons[np.arange(run.sum()) + np.repeat(first - begin, run)]
     target = np.repeat(row, run)
     box = _column([s.box for s in scenes])
     centre = (box[:, 0] + box[:, 2]) / 2
@@ -275,7 +314,7 @@ def _crowd(
 
 
 def _rows(split: Split) -> np.ndarray:
-    """(W, T) rows of the observed boxes, counted through all scenes."""
+    """Returns the rows (W, T) of the observed boxes in the concatenated boxes of all scenes."""
     scenes, windows = split
     first = _starts([len(s.frame) for s in scenes])[windows.scene] + windows.row
     return first[:, None] + np.arange(windows.observed)

@@ -1,4 +1,4 @@
-"""`IntentData`: the windows of one protocol as batches of scene graphs."""
+"""`IntentData`: serves the windows of one protocol as batches of scene graphs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,37 +24,38 @@ Split = Literal["train", "val", "test"]
 
 
 class IntentData(pl.LightningDataModule):
-    """Windows of a driving dataset, cut and drawn as graphs when a stage asks for them.
+    """Data module that cuts the windows of a driving dataset and serves them as scene graphs.
 
-    A batch is the graphs of `batch_size` windows, built at once. Order and mirroring of training
-    samples are functions of (seed, epoch, index): any number of workers gives the same batches.
+    A batch is the graphs of `batch_size` windows, built at once. The order and the mirroring of
+    training samples are functions of (seed, epoch, index), so that any number of workers gives the
+    same batches.
 
     Args:
-        features: Groups of `vidreason.intent.features` that the model may see.
-        protocol: `benchmark`, `benchmark-clean` or `stip`.
-        subset: Pedestrians with behaviour tags (`beh`) or every pedestrian (`all`); or the place
-            ahead of the car (`place`, with `stip`): will anybody be in it?
-        horizon: Predicted frames K; 1 for the benchmark, which asks one question.
-        observed: Observed boxes T of `stip`; 0 for its own 30. The benchmark observes 16.
-        dataset: `jaad`, `pie`, `stip` (its centre camera at 2 frames per second), or `boxes`, which
-            are tables of one's own.
-        root: Folder of the dataset; its own in `$VIDREASON_DATA` if empty.
-        store: Folder that `vidreason prepare` has put the dataset's videos into: the segmented
-            objects become tracks, and annotated people get the features of their masks.
-        image_features: Width of those features, which the model then sees; 0 for none.
-        batch_size: Windows in a batch.
-        train_stride: Boxes between training windows; the protocol's own if 0.
-        mirror: Which windows to show with left and right swapped: half of the training windows,
-            drawn anew every epoch (`random`), or, in every split, those whose target ends in the
-            right half of the image (`canonical`), so that to the right is always toward the road.
-        folds: Parts that the training videos are dealt into, one to be held out by each member of
-            an ensemble; 1 holds out nothing.
-        workers: Processes that build batches; 0 builds them in the training process.
-        seed: Of order, mirroring and folds.
-        predict_split: Which split `predict` takes.
+        features: Feature groups that the model sees, from `vidreason.intent.features.GROUPS`.
+        protocol: Evaluation protocol: `benchmark`, `benchmark-clean` or `stip`.
+        subset: Targets: pedestrians with behaviour tags (`beh`), every pedestrian (`all`), or the
+            place ahead of the car (`place`, with `stip`), whose label is whether anybody is in it.
+        horizon: Predicted frames K; 1 for the benchmark, which has a single label per window.
+        observed: Observed boxes T of `stip`; 0 selects the default of 30. The benchmark has 16.
+        dataset: `jaad`, `pie`, `stip` (centre camera at 2 frames per second), `stip-all-views`,
+            `stip-20fps`, or `boxes` for your own tables.
+        root: Dataset folder; defaults to the dataset's folder in `$VIDREASON_DATA`.
+        store: Folder written by `vidreason prepare` for the videos of the dataset. Its segmented
+            objects become tracks, and annotated pedestrians get the image features of their masks.
+        image_features: Number of image features per person; 0 for none.
+        batch_size: Windows per batch.
+        train_stride: Boxes between training windows; 0 selects the default of the protocol.
+        mirror: Windows to flip horizontally: half of the training windows, redrawn every epoch
+            (`random`); in every split, those whose target ends in the right half of the image
+            (`canonical`), so that the road is always on the right; or `none`.
+        folds: Number of parts that the training videos are split into, one held out by each member
+            of an ensemble; 1 holds out nothing.
+        workers: Number of processes that build batches; 0 builds them in the training process.
+        seed: Seed of order, mirroring and folds.
+        predict_split: Split that `predict` reads.
 
     Raises:
-        DataError: An option out of range.
+        DataError: If an option is out of range.
     """
 
     def __init__(
@@ -90,12 +91,12 @@ class IntentData(pl.LightningDataModule):
             ("seed", seed, 0, 2**32 - 1),
         )
         if protocol != "stip" and horizon != 1:
-            problem = f"{horizon} with protocol {protocol!r}, which asks one question"
+            problem = f"{horizon} with protocol {protocol!r}, which predicts one label"
             raise DataError("data.horizon", problem, "set it to 1")
         self.features, self.protocol, self.subset = tuple(features), protocol, subset
         if image_features and not store:
-            mend = "give data.store, a folder made by `vidreason prepare`"
-            raise DataError("data.image_features", f"{image_features} without a store", mend)
+            fix = "give data.store, a folder written by `vidreason prepare`"
+            raise DataError("data.image_features", f"{image_features} without a store", fix)
         self.horizon, self.observed = horizon, observed or OBSERVED[protocol]
         self.dataset, self.root = dataset, root
         self.store, self.image_features = store, image_features
@@ -107,7 +108,7 @@ class IntentData(pl.LightningDataModule):
         self._graphs: dict[str, Graphs] = {}
 
     def setup(self, stage: str) -> None:
-        """Reads the data and cuts the windows of the splits that `stage` needs."""
+        """Reads the splits that `stage` needs and cuts their windows."""
         needed = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -117,7 +118,7 @@ class IntentData(pl.LightningDataModule):
         missing = [split for split in needed if split not in self.windows]
         if not missing:
             return
-        # Not before: who applies a model to a video of their own has no folder of the dataset.
+        # Not before: applying a model to another video needs no dataset folder.
         root = dataset_root(self.dataset, self.root)
         for split in missing:
             part = read_split(self.dataset, root, self.protocol, split, self.subset)
@@ -134,32 +135,35 @@ class IntentData(pl.LightningDataModule):
             )
             if not len(windows):
                 problem = f"no window of protocol {self.protocol!r} in split {split!r}"
-                raise DataError(root, problem, "check the copy with `vidreason data check`")
+                fix = "use another split, or a smaller data.horizon or data.observed"
+                if self.dataset == "jaad":
+                    fix = "check the copy with `vidreason data check jaad`"
+                raise DataError(root, problem, fix)
             self.scenes[split], self.windows[split] = part, windows
             self._check(part)
             self._graphs[split] = self.graphs(part, windows, split == "train")
 
     def graphs(self, scenes: Sequence[Scene], windows: Windows, training: bool = False) -> "Graphs":
-        """Graphs of any windows of T observed boxes, as the model gets to see them.
+        """Returns the scene graphs of any windows of T observed boxes, as the model sees them.
 
         Args:
-            scenes: What `windows` were made of.
-            windows: Of the protocol.
-            training: Mirrored at random where that is asked for, and with folds.
+            scenes: Videos that `windows` were made from.
+            windows: Windows of the protocol.
+            training: Whether to use random mirroring (if `mirror` is `random`) and folds.
 
         Raises:
-            DataError: The scenes lack what the features show.
+            DataError: If image features are set and a scene has none.
         """
         builder = GraphBuilder(scenes, windows, self.features, bool(self.image_features))
         mirror = "none" if self.mirror == "random" and not training else self.mirror
-        # No fold outside training: what no member has seen, all of them may judge.
+        # No folds outside training: every member may predict what none was trained on.
         fold = np.full(len(scenes), -1)
         if training and self.folds > 1:
             fold = np.random.default_rng(self.seed).permutation(len(scenes)) % self.folds
         return Graphs(builder, torch.from_numpy(fold[windows.scene]), mirror, self.seed)
 
     def _check(self, scenes: Sequence[Scene]) -> None:
-        """Refuses features that these scenes have nothing of."""
+        """Raises an error for features that no scene has."""
         objects = [KINDS.index(name) for name in OBJECTS]
         have = {
             "objects": any(np.isin(scene.kind, objects).any() for scene in scenes),
@@ -174,36 +178,34 @@ class IntentData(pl.LightningDataModule):
         }
         for name, there in have.items():
             if name in self.features and not there:
-                problem, mend = (
-                    f"{name!r}, of which {self.dataset} has nothing here",
-                    "leave it out",
-                )
-                mend += ", or give data.store" * (name == "objects")
-                raise DataError("data.features", problem, mend)
+                problem = f"{name!r}, which no video of {self.dataset} has here"
+                fix = "leave it out" + ", or give data.store" * (name == "objects")
+                raise DataError("data.features", problem, fix)
         for scene in scenes if self.image_features else ():
-            if scene.image is not None and scene.image.shape[1] != self.image_features:
-                problem = f"{self.image_features}, but {scene.id} has {scene.image.shape[1]}"
-                raise DataError("data.image_features", problem, "set it to that")
+            width = self.image_features if scene.image is None else scene.image.shape[1]
+            if width != self.image_features:
+                problem = f"{self.image_features}, but {scene.id} has {width}"
+                raise DataError("data.image_features", problem, f"set it to {width}")
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled anew every epoch."""
+        """Returns the training windows, reshuffled every epoch."""
         graphs = self._graphs["train"]
         return self._loader(graphs, EpochSampler(len(graphs), self.seed))
 
     def val_dataloader(self) -> list[DataLoader]:
-        """In the order of the windows, as are the two below.
+        """Returns the validation windows and, with folds, the training windows, in order.
 
-        With folds, the training windows follow: each is judged by the member that held it out.
+        Training windows are evaluated out-of-fold, by the member that held them out.
         """
         splits = ("val", "train") if self.folds > 1 and "train" in self._graphs else ("val",)
         return [self._loader(self._graphs[split]) for split in splits]
 
     def test_dataloader(self) -> DataLoader:
-        """The test split."""
+        """Returns the test windows, in order."""
         return self._loader(self._graphs["test"])
 
     def predict_dataloader(self) -> DataLoader:
-        """The split `predict_split`."""
+        """Returns the windows of `predict_split`, in order."""
         return self._loader(self._graphs[self.predict_split])
 
     def _loader(self, graphs: "Graphs", sampler: Sampler | None = None) -> DataLoader:
@@ -211,13 +213,13 @@ class IntentData(pl.LightningDataModule):
 
 
 class Graphs(Dataset[HeteroData]):
-    """Graphs by the batch: torch's loader hands a whole batch of items to `__getitems__`.
+    """Dataset of scene graphs that builds a whole batch at once in `__getitems__`.
 
     Args:
-        builder: Of the windows.
-        fold: (W,) that each window's video was dealt to; -1 for none.
-        mirror: As in `IntentData`.
-        seed: Of mirroring at random.
+        builder: Builder of the graphs of W windows.
+        fold: (W,) int, fold of each window's video; -1 for none.
+        mirror: Windows to flip horizontally, as in `IntentData`.
+        seed: Seed of random mirroring.
     """
 
     def __init__(self, builder: GraphBuilder, fold: Tensor, mirror: str, seed: int) -> None:
@@ -240,7 +242,7 @@ class Graphs(Dataset[HeteroData]):
 
 
 def coin(seed: int, items: np.ndarray) -> np.ndarray:
-    """A fair coin (B,) for each item, by hashing (seed, item)."""
+    """Returns a fair coin toss (B,) bool for each of `items` (B,), a hash of (seed, item)."""
     with np.errstate(over="ignore"):
         state = (items.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)) * GOLDEN
     return (splitmix64(state) & np.uint64(1)).astype(bool)

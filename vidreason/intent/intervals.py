@@ -1,4 +1,4 @@
-"""Metrics of one forecaster at every horizon, with the resamples that their intervals come from."""
+"""Metrics of one model at every horizon, with bootstrap confidence intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from vidreason.intent.metrics import Resamples, draw, interval, measure
 
 @dataclass(frozen=True)
 class Scores:
-    """Metrics at each of H horizons, with R resamples.
+    """Metrics at each of H horizons, with R bootstrap resamples.
 
     Attributes:
-        horizon: (H,) frames ahead; 0 is the event.
-        rows: (H,) forecasts.
-        people: Pedestrians.
-        value: (H,) by metric.
-        samples: (H, R) by metric.
+        horizon: (H,) int, frames ahead; 0 is the event.
+        rows: (H,) int, number of predictions.
+        people: Number of pedestrians.
+        value: (H,) point estimates by metric.
+        samples: (H, R) resampled values by metric.
     """
 
     horizon: np.ndarray
@@ -28,7 +28,16 @@ class Scores:
     samples: dict[str, np.ndarray]
 
     def mean(self, name: str, other: "Scores | None" = None) -> dict[str, Any]:
-        """A metric, or its difference from that of `other`: mean over horizons, and interval."""
+        """Returns the mean of a metric over the horizons, with its confidence interval.
+
+        Args:
+            name: Name of the metric.
+            other: Scores from which to return the paired difference; the same resamples.
+
+        Returns:
+            `value`, `low` and `high` (95 %), None if undefined, and `left_out`, the number of
+            undefined resamples.
+        """
         value, samples = self.value[name], self.samples[name]
         if other:
             value, samples = value - other.value[name], samples - other.samples[name]
@@ -36,12 +45,12 @@ class Scores:
         return {**numbers(value.mean(), low, high), "left_out": left_out}
 
     def curve(self, name: str) -> np.ndarray:
-        """A metric by horizon: value, low and high (3, H)."""
+        """Returns a metric by horizon, (3, H): value, and low and high end of its interval."""
         ends = np.array([interval(samples)[:2] for samples in self.samples[name]])
         return np.stack([self.value[name], *ends.T])
 
     def json(self) -> dict[str, Any]:
-        """All of it, in plain types."""
+        """Returns all scores in plain types, for JSON."""
         text: dict[str, Any] = {"n": int(self.rows.sum()), "pedestrians": self.people}
         text["metrics"] = {name: self.mean(name) for name in self.value}
         if len(self.horizon) > 1:
@@ -58,13 +67,13 @@ class Scores:
 def score(
     rows: Mapping[str, np.ndarray], threshold: float, resamples: int, seed: int = 0
 ) -> Scores:
-    """Scores forecasts at threshold 0.5 and at the one chosen on validation.
+    """Scores predictions at threshold 0.5 and at the one chosen on the validation split.
 
     Args:
-        rows: `probability`, `label`, `horizon` and `cluster` (n,).
-        threshold: The one chosen on validation.
-        resamples: R, of the clusters.
-        seed: Of the resampling; the same clusters and seed give the same resamples.
+        rows: `probability`, `label`, `horizon` and `cluster`, (n,) each.
+        threshold: Threshold chosen on the validation split.
+        resamples: Number R of bootstrap resamples of the clusters.
+        seed: Seed of the resampling; equal clusters and seeds give equal resamples.
     """
     names, cluster = np.unique(rows["cluster"], return_inverse=True)
     drawn = draw(cluster, resamples, seed).times
@@ -84,6 +93,6 @@ def score(
 
 
 def numbers(value: float, *ends: float, **more: float) -> dict[str, float | None]:
-    """Plain numbers; undefined ones are None, which JSON has a word for."""
+    """Returns plain numbers by name; NaN becomes None, which JSON can hold."""
     named = {"value": value, **dict(zip(("low", "high"), ends, strict=False)), **more}
     return {key: None if np.isnan(number) else float(number) for key, number in named.items()}

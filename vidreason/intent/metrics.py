@@ -1,9 +1,10 @@
-"""Metrics of binary forecasts, and their bootstrap clustered by pedestrian.
+"""Binary classification metrics, with a bootstrap clustered by pedestrian.
 
-Every metric is `f(prob, label, weight=None)`, those that decide also take `threshold`; a row is
-called positive when `prob >= threshold`. The weight is None, one number per row, or `Resamples`:
-then the same formula gives one value per resample, so a point estimate and its interval cannot
-disagree. What a metric leaves undefined (one class only) is NaN.
+Every metric is `f(prob, label, weight=None)` with probabilities (n,) in [0, 1] and labels (n,) of 0
+or 1. Metrics of decisions also take `threshold`: a row is predicted positive if `prob >=
+threshold`. The weight is None, (n,) numbers, or `Resamples`; the latter give one value per
+resample, by the same formula, so that point estimates and intervals agree. Undefined values (a
+single class) are NaN.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,15 +17,15 @@ from vidreason.core.errors import DataError
 
 Array = np.ndarray
 BINS = 15
-_BLOCK = 2**17  # scores x resamples worked on at once: small enough for the cache
+_BLOCK = 2**17  # scores x resamples per block: small enough for the cache
 
 
 class Resamples(NamedTuple):
-    """How often each cluster of rows was drawn.
+    """Bootstrap resamples: how often each of C clusters of rows was drawn.
 
     Attributes:
-        times: (R, C) float, or (C,) for one resample.
-        cluster: (n,) int in 0…C-1, the cluster of each row.
+        times: (R, C) float counts, or (C,) for a single resample.
+        cluster: (n,) int from 0 to C - 1, the cluster of each row.
     """
 
     times: np.ndarray
@@ -35,7 +36,7 @@ Weight = np.ndarray | Resamples | None
 
 
 class Metric(NamedTuple):
-    """A metric and what a table has to know about it."""
+    """A metric and its properties."""
 
     function: Callable[..., np.ndarray]
     higher_is_better: bool
@@ -43,18 +44,23 @@ class Metric(NamedTuple):
 
 
 def draw(cluster: np.ndarray, resamples: int, seed: int = 0) -> Resamples:
-    """Draws as many clusters as there are, with replacement, `resamples` times.
+    """Draws bootstrap resamples of clusters, with replacement.
 
-    Windows of one pedestrian are nearly copies of each other; resampling rows as if they were
-    independent would make intervals several times too narrow.
+    The windows of one pedestrian are nearly identical; resampling rows as if they were independent
+    would make intervals several times too narrow.
+
+    Args:
+        cluster: (n,) int from 0 to C - 1, the cluster of each row.
+        resamples: Number R of resamples.
+        seed: Seed of the draws.
     """
     count = int(cluster.max()) + 1
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     return Resamples(times.astype(np.float64), cluster)
 
 
-def _deciding(formula: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """Makes a metric of a formula on weights of true and false negatives and positives."""
+def _decision_metric(formula: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Decorates a formula on (weighted) confusion counts tn, fp, fn and tp to be a metric."""
 
     def metric(
         prob: np.ndarray, label: np.ndarray, weight: Weight = None, threshold: float = 0.5
@@ -68,61 +74,62 @@ def _deciding(formula: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return metric
 
 
-@_deciding
+@_decision_metric
 def accuracy(tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
-    """Share of rows decided rightly."""
+    """Fraction of correct decisions."""
     return (tp + tn) / (tn + fp + fn + tp)
 
 
-@_deciding
+@_decision_metric
 def balanced_accuracy(tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
     """Mean of the recalls of both classes.
 
-    The WACV-2021 benchmark prints this number under the name "AUC", because it computes
-    `roc_auc_score` on rounded scores; the area under the real curve is `roc_auc`.
+    The WACV 2021 benchmark reports this value as "AUC", because it computes `roc_auc_score` on
+    rounded scores; `roc_auc` is the area under the actual curve.
     """
     return (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2
 
 
-@_deciding
+@_decision_metric
 def precision(tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
-    """Share of positives among the rows called positive; 0 if none is."""
+    """Fraction of positives among the predicted positives; 0 if there are none."""
     return tp / np.where(tp + fp > 0, tp + fp, 1)
 
 
-@_deciding
+@_decision_metric
 def recall(tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
-    """Share of the positives that are called positive."""
+    """Fraction of the positives that are predicted positive."""
     return _ratio(tp, tp + fn)
 
 
-@_deciding
+@_decision_metric
 def f1(tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
     """Harmonic mean of precision and recall of the positive class."""
     return _ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def roc_auc(prob: np.ndarray, label: np.ndarray, weight: Weight = None) -> np.ndarray:
-    """Probability that a positive scores above a negative; a tie counts half (midranks)."""
+    """Area under the ROC curve: probability that a positive outranks a negative, ties half."""
     return _ranking(prob, label, weight)[0]
 
 
 def average_precision(prob: np.ndarray, label: np.ndarray, weight: Weight = None) -> np.ndarray:
-    """Precision at each distinct score, averaged with the gain in recall as weight."""
+    """Average precision: precision at each distinct score, weighted by the gain in recall."""
     return _ranking(prob, label, weight)[1]
 
 
 def brier(prob: np.ndarray, label: np.ndarray, weight: Weight = None) -> np.ndarray:
-    """Mean squared difference between probability and outcome."""
+    """Brier score: mean squared difference between probability and label."""
     prob, label = _checked(prob, label)
     cell = np.zeros_like(label)
     return _totals(cell, 1, weight, (prob - label) ** 2)[..., 0] / _totals(cell, 1, weight)[..., 0]
 
 
 def calibration_error(prob: np.ndarray, label: np.ndarray, weight: Weight = None) -> np.ndarray:
-    """Expected calibration error: mean gap, over 15 equal bins, of probability to share.
+    """Expected calibration error over 15 bins of equal width.
 
-    Bins count by the rows in them; a bin holds its lower edge, the last one 1 as well.
+    Mean absolute difference between the mean probability and the fraction of positives of a bin,
+    weighted by the rows in it. Bins include their lower edge, the last one also 1.
     """
     prob, label = _checked(prob, label)
     cell = np.minimum((prob * BINS).astype(np.int64), BINS - 1)
@@ -149,13 +156,22 @@ def measure(
     weight: Weight = None,
     thresholds: Mapping[str, float] = {"0.5": 0.5},  # noqa: B006
 ) -> dict[str, np.ndarray]:
-    """Every metric, at every threshold.
+    """Computes every metric, at every threshold.
+
+    Args:
+        prob: (n,) probabilities in [0, 1].
+        label: (n,) labels, 0 or 1.
+        weight: None, (n,) weights, or `Resamples`.
+        thresholds: Decision thresholds by name.
 
     Returns:
-        By the names in `METRICS`, deciding ones as `name@threshold's name`: one value, or (R,) for
-        resamples, NaN where one has a single class and is left out.
+        Values by the names in `METRICS`; decision metrics are named `metric@threshold_name`. Each
+        is a scalar, or (R,) for resamples, and NaN where there is a single class.
+
+    Raises:
+        DataError: If a probability or label is invalid.
     """
-    # One walk down the ranking serves two metrics.
+    # Both metrics share one pass over the ranking.
     auc, ap = _ranking(prob, label, weight)
     known = {"roc_auc": auc, "average_precision": ap}
     values = {}
@@ -169,7 +185,15 @@ def measure(
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float, int]:
-    """Percentile interval (low, high) of bootstrapped values, and how many were left out."""
+    """Returns the percentile interval of bootstrapped values.
+
+    Args:
+        samples: (R,) values; NaN ones are left out.
+        level: Confidence level.
+
+    Returns:
+        Low end, high end, and the number of values left out.
+    """
     kept = samples[~np.isnan(samples)]
     if not len(kept):
         return float("nan"), float("nan"), len(samples)
@@ -183,20 +207,20 @@ def best_threshold(
     objective: str = "accuracy",
     prior: float | None = None,
 ) -> float:
-    """Threshold that maximises a deciding metric; of equally good ones the nearest to 0.5.
+    """Returns the threshold that maximises a metric; of equally good ones, the closest to 0.5.
 
     Args:
-        prob: (n,) scores in [0, 1] of the validation split.
-        label: (n,) 0 or 1.
-        objective: Name in `METRICS` of one that needs a threshold.
-        prior: Weigh rows as if that share of them were 1.
+        prob: (n,) probabilities in [0, 1] of the validation split.
+        label: (n,) labels, 0 or 1.
+        objective: Name from `METRICS` of a metric that needs a threshold.
+        prior: Fraction of positives to reweight the rows to; as given if None.
 
     Raises:
-        DataError: The metric is undefined on these labels.
+        DataError: If the metric is undefined on these labels.
     """
     prob, label = _checked(prob, label)
     score, rank = np.unique(prob, return_inverse=True)
-    # Cut k calls score k and all above it positive; it lies half way to the score below, or to 0.
+    # Cut k predicts score k and all above it positive; it is half way to the score below, or to 0.
     bounds = np.concatenate([[0.0], score, [1.0]])
     cut = (bounds[1:] + bounds[:-1]) / 2
     below = np.bincount(2 * rank + label, minlength=2 * len(score)).reshape(-1, 2).cumsum(0)
@@ -206,7 +230,7 @@ def best_threshold(
         tn, fn = tn * (1 - prior) / max(tn[-1], 1), fn * prior / max(fn[-1], 1)
     value = formula(tn, tn[-1] - tn, fn, fn[-1] - fn)
     if score[-1] == 1:
-        value[-1] = np.nan  # no threshold leaves out a score of 1
+        value[-1] = np.nan  # no threshold excludes a score of 1
     best = cut[value == np.nanmax(np.append(value, -1))]
     if not len(best):
         raise DataError(objective, "undefined on these labels", "use labels of both classes")
@@ -219,13 +243,13 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _checked(prob: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     prob, label = np.asarray(prob, np.float64), np.asarray(label)
-    mend = "evaluate the predictions of a finished run"
+    fix = "evaluate the predictions of a finished run"
     if not len(prob) or prob.shape != label.shape:
-        raise DataError("scores", f"{prob.shape} scores for {label.shape} labels", mend)
+        raise DataError("scores", f"{prob.shape} scores for {label.shape} labels", fix)
     if not ((prob >= 0) & (prob <= 1)).all():  # NaN compares false
-        raise DataError("scores", "a probability is NaN or outside 0…1", mend)
+        raise DataError("scores", "a probability is NaN or not in [0, 1]", fix)
     if not ((label == 0) | (label == 1)).all():
-        raise DataError("scores", "a label is neither 0 nor 1", mend)
+        raise DataError("scores", "a label is neither 0 nor 1", fix)
     return prob, label.astype(np.int64)
 
 
@@ -240,17 +264,17 @@ def _resamples(weight: Weight, n: int) -> Resamples:
 def _totals(
     cell: np.ndarray, cells: int, weight: Weight, value: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weighted sums of `value` (of rows, if None) by cell: (cells,) or (R, cells)."""
+    """Returns weighted sums of `value` (or of ones) by cell, (cells,) or (R, cells)."""
     times, cluster = _resamples(weight, len(cell))
     sums = np.bincount(cluster * cells + cell, value, times.shape[-1] * cells)
     return times @ sums.reshape(-1, cells).astype(np.float64)
 
 
 def _ranking(prob: np.ndarray, label: np.ndarray, weight: Weight) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve and average precision, from one walk down the ranking.
+    """Returns the area under the ROC curve and the average precision, from one ranking pass.
 
-    Rows are first counted by distinct score and cluster, so one sort serves all resamples and
-    ties cost nothing; the walk goes in blocks of scores, so memory stays bounded.
+    Rows are first counted by distinct score and cluster, so that one sort serves all resamples and
+    ties cost nothing. The pass runs in blocks of scores, which bounds the memory.
     """
     prob, label = _checked(prob, label)
     times, cluster = _resamples(weight, len(prob))
@@ -265,7 +289,7 @@ def _ranking(prob: np.ndarray, label: np.ndarray, weight: Weight) -> tuple[np.nd
     for start in range(0, len(score), step):
         gain = positive[start : start + step] @ drawn
         all_gain = everyone[start : start + step] @ drawn
-        # A positive beats the negatives below it and half of those it is tied with.
+        # A positive outranks the negatives below it and half of those with the same score.
         hits, aboves = hit + np.cumsum(gain, 0), above + np.cumsum(all_gain, 0)
         area += np.einsum("kr,kr->r", hits - gain / 2, all_gain - gain)
         ap += np.einsum("kr,kr->r", gain, hits / np.maximum(aboves, np.finfo(float).tiny))

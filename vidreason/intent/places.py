@@ -1,8 +1,8 @@
-"""The place in front of the car as a node of the scene graph: will somebody be in it?
+"""The place in front of the car as a node of the scene graph, labelled by whether it is occupied.
 
-STIP's location-centric task (Liu et al., RA-L 2020) asks not whether a given pedestrian will cross
-but whether anybody will be on the lane ahead. The place becomes one more track of the scene, with a
-box in every frame and its own answer, so that windows, graphs and models need nothing new.
+STIP's location-centric task (Liu et al., RA-L 2020) predicts whether anybody will be on the lane
+ahead, not whether a given pedestrian will cross. The place is added to the scene as a track with a
+box and a label in every frame, so that windows, graphs and models work unchanged.
 """
 
 from dataclasses import replace
@@ -11,18 +11,20 @@ import numpy as np
 
 from vidreason.scenes.scene import KINDS, Scene
 
-_SIZE = (1920, 1080)  # pixels of the image that the rule is written for
-_SLOPE, _MARGIN, _REACH = 0.25, 20, 200  # of its sides; pixels up from the lower edge
+_SIZE = (1920, 1080)  # pixels, image size to which the constants below refer
+_SLOPE, _MARGIN, _REACH = 0.25, 20, 200  # slope of the sides; pixels above the lower edge
 PLACE = "place"
 
 
 def inside(box: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Whether feet are on the lane ahead: a trapezoid on the lower edge of the image.
+    """Returns whether the feet of persons are on the lane ahead.
+
+    The lane is a trapezoid on the lower edge of the image, scaled to the image size.
 
     Args:
-        box: (L, 4) px: x1, y1, x2, y2.
-        width: Of the image, px; the trapezoid grows with it.
-        height: Of the image, px.
+        box: (L, 4) boxes x1, y1, x2, y2 in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
 
     Returns:
         (L,) bool.
@@ -34,15 +36,15 @@ def inside(box: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def with_place(scene: Scene) -> Scene:
-    """The scene with a track more, of kind `place`: its box encloses the trapezoid in each frame.
+    """Returns the scene with an added track of kind `place`.
 
-    Its label `cross` says whether a person's feet are in the trapezoid, which boxes show. Cues
-    and other labels are unknown.
+    Its box encloses the trapezoid of `inside` in each frame, and its label `cross` is whether a
+    person's feet are in it, which boxes show. Its cues and other labels are unknown.
     """
     kind = np.repeat(scene.kind, np.diff(scene.offsets))
     there = inside(scene.box, scene.width, scene.height) & (kind == KINDS.index("person"))
-    taken = np.zeros(scene.length, np.int8)
-    taken[scene.frame[there]] = 1
+    occupied = np.zeros(scene.length, np.int8)
+    occupied[scene.frame[there]] = 1
     left = _MARGIN / _SLOPE
     corners = np.array([left, _SIZE[1] - _REACH, _SIZE[0] - left, _SIZE[1]], np.float32)
     box = corners * np.tile([scene.width / _SIZE[0], scene.height / _SIZE[1]], 2)
@@ -54,7 +56,7 @@ def with_place(scene: Scene) -> Scene:
         }
 
     labels = longer(scene.labels, unknown)
-    labels["cross"][len(scene.frame) :] = taken
+    labels["cross"][len(scene.frame) :] = occupied
     return replace(
         scene,
         track_ids=(*scene.track_ids, PLACE),

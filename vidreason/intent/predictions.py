@@ -1,7 +1,7 @@
-"""Forecasts as a Parquet file, one row per window and horizon.
+"""Predictions as a Parquet file with one row per window and horizon.
 
-Whatever made them (a run, another project, a rule), forecasts in this form are judged by the same
-code on the same rows. The file's metadata say what was forecast and with what.
+Predictions of any origin (a run, another project, a rule) are evaluated in this format, by the same
+code on the same rows. The metadata of the file describe the data and the model.
 """
 
 import json
@@ -41,17 +41,17 @@ META = {
     "n_expected": int,
 }
 VERSION = 1
-_MEND = "write the predictions again"
+_FIX = "write the predictions again"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Forecasts of one run on one split: n rows, sorted by `KEY`.
+    """Predictions of one run on one split: n rows, sorted by `KEY`.
 
     Attributes:
-        source: File they were read from.
-        meta: What was forecast, and how; see `write_predictions`.
-        table: The columns in `COLUMNS`, and `clean` where the protocol has it.
+        source: File that they were read from.
+        meta: Metadata of the file; see `write_predictions`.
+        table: Table with the columns `COLUMNS`, and `clean` for protocol `benchmark`.
         cluster: (n,) int, a number for each pedestrian.
     """
 
@@ -65,19 +65,19 @@ class Predictions:
 
     @property
     def oracle(self) -> bool:
-        """Whether the forecasts were made with what reveals the label."""
+        """Whether the model reads the label or attributes that leak it."""
         return self.meta["oracle"] or is_oracle(self.meta["features"])
 
 
 def prediction_columns(
     windows: Windows, scenes: Sequence[Scene], probability: np.ndarray
 ) -> dict[str, Any]:
-    """Columns of a predictions file; what has no label is left out.
+    """Returns the columns of a predictions file; rows without a label are left out.
 
     Args:
-        windows: W windows with K questions each.
-        scenes: What they were made of.
-        probability: (W, K) that the answer is "crosses".
+        windows: W windows with K prediction targets each.
+        scenes: Videos that `windows` were made from.
+        probability: (W, K) crossing probabilities.
     """
     label = windows.label[:, windows.observed :]
     row, k = np.nonzero(label >= 0)
@@ -93,17 +93,17 @@ def prediction_columns(
 
 
 def write_predictions(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Writes forecasts; the file appears whole or not at all.
+    """Writes predictions to a file, atomically.
 
     Args:
-        path: Parquet file.
-        columns: Arrays by the names in `COLUMNS`, and `clean` for protocol `benchmark`.
-        meta: The names in `META`: `threshold` was chosen on validation, `n_expected` counts the
-            rows of the complete split. With `seed` and `config` (any text that is the same for
-            runs that differ by seed only) several runs can be averaged.
+        path: Output Parquet file.
+        columns: (n,) arrays by the names in `COLUMNS`, and `clean` for protocol `benchmark`.
+        meta: Metadata by the names in `META`: `threshold` is the one chosen on the validation
+            split, `n_expected` the number of rows of the complete split. Runs with `seed` and
+            `config` (a text that is the same for runs that differ only by seed) can be averaged.
 
     Raises:
-        DataError: A column or entry is missing or wrong.
+        DataError: If a column or metadata entry is missing or invalid.
     """
     names = [*COLUMNS, "clean"] if "clean" in columns else list(COLUMNS)
     _need(path, "column", names, columns)
@@ -115,20 +115,21 @@ def write_predictions(path: Path, columns: Mapping[str, Any], meta: Mapping[str,
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Reads and checks forecasts.
+    """Reads and validates predictions.
 
     Raises:
-        DataError: Not such a file, or a column, entry or value is missing or wrong.
+        DataError: If the file is not a predictions file, or a column, metadata entry or value is
+            missing or invalid.
     """
-    mend = "give a predictions file or a run folder"
-    table, meta = read_table(path, mend)
+    fix = "give a predictions file or a run folder"
+    table, meta = read_table(path, fix)
     if not meta:
-        raise DataError(path, "has no `vidreason` metadata", mend)
+        raise DataError(path, "has no `vidreason` metadata", fix)
     return Predictions(path, meta, *_checked(path, table, meta))
 
 
 def ranks(table: pa.Table, names: Sequence[str] = KEY) -> np.ndarray:
-    """(n,) place of each row in lexicographic order, from 0 without gaps; equal rows share one."""
+    """Returns the dense rank (n,) of each row in lexicographic order, from 0."""
     rank = np.zeros(len(table), np.int64)
     for name in names:
         column = table[name].combine_chunks().dictionary_encode()
@@ -140,7 +141,7 @@ def ranks(table: pa.Table, names: Sequence[str] = KEY) -> np.ndarray:
 
 
 def match(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `one` and rows of `other` that have the same `KEY`, in its order."""
+    """Returns the rows of `one` and of `other` that have equal `KEY`s, sorted by key."""
     rank = ranks(pa.concat_tables([one.select(KEY), other.select(KEY)]))
     _, left, right = np.intersect1d(
         rank[: len(one)], rank[len(one) :], assume_unique=True, return_indices=True
@@ -150,38 +151,38 @@ def match(one: pa.Table, other: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 def _need(path: Path, what: str, names: Sequence[str], given: Mapping[str, Any]) -> None:
     if missing := [name for name in names if name not in given]:
-        raise DataError(path, f"lacks {what} {', '.join(missing)}", _MEND)
+        raise DataError(path, f"lacks {what} {', '.join(missing)}", _FIX)
 
 
 def _checked(path: Path, table: pa.Table, meta: dict[str, Any]) -> tuple[pa.Table, np.ndarray]:
-    """The table in its schema and order, and the cluster of each row."""
-    check_facts(path, meta, META, VERSION, _MEND)
+    """Returns the table with its schema and sorted by `KEY`, and the cluster of each row."""
+    check_facts(path, meta, META, VERSION, _FIX)
     if not 0 <= meta["threshold"] <= 1:
-        raise DataError(path, f"metadata threshold={meta['threshold']} is not in 0…1", _MEND)
+        raise DataError(path, f"metadata threshold={meta['threshold']} is not in [0, 1]", _FIX)
 
     schema = COLUMNS | ({"clean": pa.bool_()} if meta["protocol"] == "benchmark" else {})
     _need(path, "column", list(schema), dict.fromkeys(table.column_names))
     if not 0 < len(table) <= meta["n_expected"]:
         problem = f"holds {len(table)} rows of {meta['n_expected']} expected"
-        raise DataError(path, problem, _MEND)
+        raise DataError(path, problem, _FIX)
     columns = {}
     for name, kind in schema.items():
         try:
             columns[name] = table[name].cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise DataError(path, f"column {name} is not {kind}", _MEND) from None
+            raise DataError(path, f"column {name} is not {kind}", _FIX) from None
         if nulls := columns[name].null_count:
-            raise DataError(path, f"column {name} has {nulls} empty cells", _MEND)
+            raise DataError(path, f"column {name} has {nulls} empty cells", _FIX)
     table = pa.table(columns)
 
     def refuse(bad: np.ndarray, name: str, problem: str) -> None:
         if bad.any():
             row = int(bad.argmax())
             problem = f"{name} {table[name][row].as_py()!r} {problem}"
-            raise DataError(path, problem, _MEND, f"row {row + 1}")
+            raise DataError(path, problem, _FIX, f"row {row + 1}")
 
     probability, label = table["probability"].to_numpy(), table["label"].to_numpy()
-    refuse(~((probability >= 0) & (probability <= 1)), "probability", "is not in 0…1")
+    refuse(~((probability >= 0) & (probability <= 1)), "probability", "is not in [0, 1]")
     refuse((label != 0) & (label != 1), "label", "is neither 0 nor 1")
     for name in ("last_frame", "horizon"):
         refuse(table[name].to_numpy() < 0, name, "is negative")
@@ -189,5 +190,5 @@ def _checked(path: Path, table: pa.Table, meta: dict[str, Any]) -> tuple[pa.Tabl
     order = np.argsort(rank, kind="stable")
     repeated = np.zeros(len(rank), bool)
     repeated[order[1:]] = rank[order[1:]] == rank[order[:-1]]
-    refuse(repeated, "pedestrian", "has another forecast for the same frame and horizon")
+    refuse(repeated, "pedestrian", "has another prediction for the same frame and horizon")
     return (table := table.take(order)), ranks(table, KEY[:2])

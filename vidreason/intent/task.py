@@ -1,4 +1,4 @@
-"""`IntentTask`: trains and applies a network that forecasts crossings on scene graphs."""
+"""`IntentTask`: trains and applies a network that predicts crossings from scene graphs."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from vidreason.core import processes
 from vidreason.core.averaging import moving_average
 from vidreason.core.errors import DataError, check_ranges
 from vidreason.intent.data import Graphs, IntentData
-from vidreason.intent.features import is_oracle
+from vidreason.intent.features import NEAR, is_oracle
 from vidreason.intent.metrics import (
     accuracy,
     average_precision,
@@ -29,34 +29,38 @@ from vidreason.intent.metrics import (
 )
 from vidreason.intent.predictions import prediction_columns, write_predictions
 
-_CHUNK = 256  # windows looked at together
+_CHUNK = 256  # windows per batch in `forecast` and `influence`
 
 
 class IntentTask(pl.LightningModule):
-    """Binary cross-entropy on whatever is labelled, judged on the predicted columns.
+    """Lightning module that trains with binary cross-entropy on all labels.
 
-    Judged are the exponential moving average of the weights and, where the data have folds, every
-    training window too, by the member that was trained without its fold. The decision threshold is
-    chosen on these validation windows after every epoch and stored with the weights; testing and
-    predicting use it as it is.
+    Validation, testing and prediction use the exponential moving average of the weights and the K
+    predicted columns. With folds, validation includes every training window, predicted out-of-fold
+    by the member that was trained without it. The decision threshold is chosen on the validation
+    windows after every epoch and stored with the weights; testing and prediction use it unchanged.
 
     Args:
-        net: Graphs of B windows to logits (B, T + K) or (M, B, T + K [+ A]) of M members: T
-            detections in the observed steps, K predictions, and answers to A tags.
-        protocol: Of the data. Decides which epoch is best: by AUROC, for `stip` by accuracy.
-        horizon: Predicted columns K.
-        folds: Of the data; more than one asks for as many members.
-        lr: Greatest learning rate of AdamW.
-        weight_decay: Of AdamW.
-        schedule: Learning rate over the whole training: one cycle (Smith 2018), or constant.
-        balanced: Weigh both answers of the predicted columns alike, by their share in training.
-        detection_weight: Of the loss in the observed steps.
-        tag_weight: Of the loss on the tags.
-        prior: Share of crossings to choose the threshold for; as in validation if not given.
-        average: Decay per step of the moving average of the weights; 0 takes the last weights.
+        net: Network from graphs of B windows to logits (B, T + K), or (M, B, T + K [+ A]) for an
+            ensemble of M members: T detections in the observed steps, K predictions, A tags.
+        protocol: Protocol of the data. The best epoch is chosen by AUROC, or by accuracy for
+            `stip`.
+        horizon: Number K of predicted columns.
+        folds: Number of folds of the data; if more than 1, the network needs as many members.
+        lr: Maximum learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        schedule: Learning rate schedule: one cycle (Smith 2018) over the whole training, or
+            constant.
+        balanced: Whether to weight both classes of the predictions equally, by their frequency in
+            the training split.
+        detection_weight: Weight of the loss in the observed steps.
+        tag_weight: Weight of the loss on the tags.
+        prior: Fraction of crossings for which to choose the threshold; that of the validation split
+            if not given.
+        average: Decay per step of the moving average of the weights; 0 uses the latest weights.
 
     Raises:
-        DataError: An option out of range.
+        DataError: If an option is out of range, or `folds` does not match the network.
     """
 
     threshold: Tensor
@@ -105,91 +109,97 @@ class IntentTask(pl.LightningModule):
         self.tested: dict[str, Any] = {}
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the schedule moves with every step, so that a resumed run meets the same rates."""
+        """Returns AdamW and its schedule, which advances per step to resume with equal rates."""
         weights = self.net.parameters()
         optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if steps == math.inf:
-            mend = "set it, or model.schedule to constant"
-            raise DataError("trainer.max_epochs", "a cycle needs an end", mend)
-        # Two steps are the least that a cycle can be made of.
+            problem = "must be set for the one-cycle schedule"
+            raise DataError(
+                "trainer.max_epochs", problem, "set it, or set model.schedule to constant"
+            )
+        # A cycle has at least two steps.
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.lr, total_steps=max(2, int(steps)), pct_start=0.15
         )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def on_fit_start(self) -> None:
-        """Takes the share of crossings from the training windows."""
+        """Computes the fraction of crossings among the training labels."""
         if self.balanced:
             label = self.trainer.datamodule.windows["train"].label[:, -self.horizon :]  # type: ignore[attr-defined]
             share = float((label[label >= 0] == 1).mean()) if (label >= 0).any() else 0.0
             if not 0 < share < 1:
                 problem = f"{share:.0%} of the training labels are crossings"
-                raise DataError("data", problem, "take a larger split, or model.balanced=false")
+                raise DataError(
+                    "data", problem, "use a larger split, or set model.balanced to false"
+                )
             self.prevalence.fill_(share)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Moves the average of the weights."""
+        """Updates the moving average of the weights."""
         self.averaged.update_parameters(self.net)
 
     def loss(self, logits: Tensor, graph: HeteroData) -> Tensor:
-        """Sum over the members of the mean losses on predictions, detections and tags, nats.
+        """Returns the loss, summed over the members, in nats.
+
+        Each member adds its mean losses on predictions, detections and tags.
 
         Args:
             logits: (M, B, T + K) or, with tags, (M, B, T + K + A).
-            graph: With `y` (B, T + K) and `tags` (B, A), NaN where nothing is labelled, and `fold`
-                (B,), whose windows the member of that number does not learn from.
+            graph: Graphs with the labels `y` (B, T + K) and `tags` (B, A), NaN where unknown, and
+                `fold` (B,), the member that holds a window out; -1 for none.
         """
-        answer = torch.cat([graph.y, graph.tags], 1)[:, : logits.shape[-1]]
+        label = torch.cat([graph.y, graph.tags], 1)[:, : logits.shape[-1]]
         member = torch.arange(len(logits), device=logits.device)
-        learns = (member[:, None] != graph.fold)[..., None] & ~answer.isnan()
-        answer = answer.nan_to_num(0.0).expand_as(logits)
+        used = (member[:, None] != graph.fold)[..., None] & ~label.isnan()
+        label = label.nan_to_num(0.0).expand_as(logits)
         # Masked before the loss as well: NaN times 0 is NaN.
-        logits = logits.where(learns, 0.0)
-        loss = binary_cross_entropy_with_logits(logits, answer, reduction="none") * learns
+        logits = logits.where(used, 0.0)
+        loss = binary_cross_entropy_with_logits(logits, label, reduction="none") * used
 
-        def mean(part: Tensor, asked: Tensor) -> Tensor:
-            # Of all processes' samples; their gradients will be averaged, not summed.
-            count = processes.total(asked.sum((1, 2))).clamp(min=1) / processes.count()
+        def mean(part: Tensor, used: Tensor) -> Tensor:
+            # Over the samples of all processes, whose gradients are averaged, not summed.
+            count = processes.total(used.sum((1, 2))).clamp(min=1) / processes.count()
             return (part.sum((1, 2)) / count).sum()
 
         steps = graph.y.shape[1] - self.horizon
         parts = [steps, self.horizon, logits.shape[-1] - graph.y.shape[1]]
         detected, predicted, tagged = loss.split(parts, -1)
-        asked = learns.split(parts, -1)
-        crosses = answer[..., steps : steps + self.horizon] > 0.5
+        used_parts = used.split(parts, -1)
+        crosses = label[..., steps : steps + self.horizon] > 0.5
         weight = torch.where(crosses, 0.5 / self.prevalence, 0.5 / (1 - self.prevalence))
         return (
-            mean(predicted * weight, asked[1])
-            + self.detection_weight * mean(detected, asked[0])
-            + self.tag_weight * mean(tagged, asked[2])
+            mean(predicted * weight, used_parts[1])
+            + self.detection_weight * mean(detected, used_parts[0])
+            + self.tag_weight * mean(tagged, used_parts[2])
         )
 
     def _logits(self, net: nn.Module, graph: HeteroData) -> Tensor:
-        """(M, B, T + K [+ A])."""
+        """Returns logits (M, B, T + K [+ A])."""
         logits = net(graph).float()
         return logits if logits.dim() == 3 else logits[None]
 
     def _probability(self, logits: Tensor, graph: HeteroData) -> Tensor:
-        """Of the predicted columns, (B, K): the mean of the members that did not learn from them.
+        """Returns the out-of-fold ensemble mean of the predicted columns, (B, K).
 
         Raises:
-            DataError: A logit is not finite.
+            DataError: If a logit is NaN.
         """
         steps = graph.y.shape[1] - self.horizon
         probability = logits[..., steps : graph.y.shape[1]].sigmoid()
         if not (finite := probability.isfinite().all(2).all(0)).all():
             window = int(graph.window[~finite][0])
-            problem, mend = "the network gives NaN", "train again with a smaller learning rate"
-            raise DataError("model", problem, mend, f"window {window}")
+            problem, fix = "the network returned NaN", "train again with a smaller learning rate"
+            raise DataError("model", problem, fix, f"window {window}")
         member = torch.arange(len(logits), device=logits.device)
-        judges = ((graph.fold < 0) | (graph.fold == member[:, None])).float()[..., None]
-        return (probability * judges).sum(0) / judges.sum(0)
+        unseen = ((graph.fold < 0) | (graph.fold == member[:, None])).float()[..., None]
+        return (probability * unseen).sum(0) / unseen.sum(0)
 
     def training_step(self, graph: HeteroData) -> Tensor:
-        """The loss of one batch."""
+        """Returns the loss of a batch."""
         loss = self.loss(self._logits(self.net, graph), graph)
         windows = int(processes.total(torch.tensor(len(graph.window), device=self.device)))
         self.log(
@@ -198,33 +208,33 @@ class IntentTask(pl.LightningModule):
         return loss
 
     def validation_step(self, graph: HeteroData, batch: int, dataloader_idx: int = 0) -> None:
-        """Collects probabilities; `on_validation_epoch_end` judges them."""
-        self._judge_later(graph)
+        """Collects the probabilities of a batch for `on_validation_epoch_end`."""
+        self._collect(graph)
 
     def test_step(self, graph: HeteroData) -> None:
-        """Like `validation_step`."""
-        self._judge_later(graph)
+        """Collects the probabilities of a batch for `on_test_epoch_end`."""
+        self._collect(graph)
 
-    def _judge_later(self, graph: HeteroData) -> None:
+    def _collect(self, graph: HeteroData) -> None:
         logits = self._logits(self.averaged.module, graph)
         probability = self._probability(logits, graph)
         label = graph.y[:, -self.horizon :]
-        asked = ~label.isnan()
-        self._seen.append((probability[asked].cpu(), label[asked].cpu()))
+        known = ~label.isnan()
+        self._seen.append((probability[known].cpu(), label[known].cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Chooses the threshold, then measures with it."""
-        # A few batches of a sanity check may well hold one class only.
+        """Chooses the threshold and logs the metrics with it."""
+        # The few batches of a sanity check may hold a single class.
         if self.trainer.sanity_checking:
             self._seen.clear()
         else:
-            self._judge("val")
+            self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        """Measures with the threshold that validation has chosen."""
-        self._judge("test")
+        """Logs the metrics with the threshold from validation."""
+        self._log_metrics("test")
 
-    def _judge(self, split: str) -> None:
+    def _log_metrics(self, split: str) -> None:
         probability, label = (torch.cat(part).numpy() for part in zip(*self._seen, strict=True))
         self._seen.clear()
         if split == "val":
@@ -245,17 +255,24 @@ class IntentTask(pl.LightningModule):
             self.log(name, float(value), prog_bar=name == self.monitor)
 
     def predict_step(self, graph: HeteroData) -> dict[str, Tensor]:
-        """Index `window` (B,) into the data's windows, and `probability` (B, K) float32."""
+        """Predicts a batch.
+
+        Returns:
+            `window` (B,), index into the windows of the data, and `probability` (B, K) float32.
+        """
         probability = self._probability(self._logits(self.averaged.module, graph), graph)
         return {"window": graph.window, "probability": probability}
 
     @torch.inference_mode()
     def forecast(self, graphs: Graphs, rows: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities (W, K) float32 of windows, by a task that is in `eval` mode.
+        """Predicts windows; the task must be in `eval` mode.
 
         Args:
-            graphs: Of the windows; see `IntentData.graphs`.
-            rows: (W,) which of them; all if not given.
+            graphs: Graphs from `IntentData.graphs`.
+            rows: (W,) indices of the windows; all if not given.
+
+        Returns:
+            (W, K) float32 crossing probabilities.
         """
         rows = np.arange(len(graphs)) if rows is None else rows
         parts = [np.empty((0, self.horizon), np.float32)]
@@ -268,19 +285,19 @@ class IntentTask(pl.LightningModule):
     def influence(
         self, graphs: Graphs, rows: np.ndarray, probability: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What each neighbour does to a forecast: the forecast less that made without its edge.
+        """Returns the influence of each neighbour: the change of the prediction without its edge.
 
-        This says of any network what a gate says of one that has gates, and with a sign.
+        Unlike the weights of a gate, this is signed and available for any network.
 
         Args:
-            graphs: Of the windows.
-            rows: (W,) which of them.
-            probability: (W, K) what `forecast` says of them.
+            graphs: Graphs from `IntentData.graphs`.
+            rows: (W,) indices of the windows.
+            probability: (W, K) predictions of `forecast` for these windows.
 
         Returns:
-            For E edges: the place in `rows` (E,), the sender's track among those of all scenes
-            (E,), and the change of the probabilities (E, K), positive where the neighbour raises
-            them.
+            For E edges, the position in `rows` (E,), the neighbour's track in the concatenated
+            tracks of all scenes (E,), and the change of the probabilities (E, K), positive where
+            the neighbour raises them.
         """
         builder = graphs.builder
         count = builder.others_ptr[rows + 1] - builder.others_ptr[rows]
@@ -291,11 +308,11 @@ class IntentTask(pl.LightningModule):
         for start in range(0, len(place), _CHUNK):
             part = slice(start, start + _CHUNK)
             graph = graphs.__getitems__(rows[place[part]].tolist())
-            # Of the i-th copy of a window, the edge of its nth neighbour is taken away.
-            person, near = graph["person"], graph["person", "near", "person"]
+            # Copy i of a window loses the edge of its nth[i] neighbour.
+            person, near = graph["person"], graph[NEAR]
             other = torch.from_numpy(nth[part])
             node = person.ptr[:-1] + 1 + other
-            edge = node - 1 - torch.arange(len(other))  # every copy has a node more than edges
+            edge = node - 1 - torch.arange(len(other))  # copies have one node more than edges
             for columns, at in ((person, node), (near, edge)):
                 columns.valid[at] = False
             person.x[node], near.edge_attr[edge] = 0, 0
@@ -311,13 +328,19 @@ class IntentTask(pl.LightningModule):
         data: IntentData,
         config: Mapping[str, Any],
     ) -> Path:
-        """Writes what `predict_step` gave as `predictions.parquet`; other splits get their name.
+        """Writes the results of `predict_step` to `predictions.parquet`.
+
+        The file of another split than `test` is named `predictions-SPLIT.parquet`.
 
         Args:
-            folder: Of the run.
-            batches: All that `predict_step` returned.
-            data: Where the graphs came from.
-            config: Of the run; without `seed_everything` it identifies runs that differ by seed.
+            folder: Run folder.
+            batches: All results of `predict_step`.
+            data: Data module of the graphs.
+            config: Configuration of the run; without `seed_everything`, it identifies runs that
+                differ only by seed.
+
+        Returns:
+            The path of the file.
         """
         split = data.predict_split
         row = torch.cat([batch["window"] for batch in batches]).cpu().numpy()

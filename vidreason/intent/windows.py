@@ -1,8 +1,8 @@
-"""Evaluation protocols as data: which boxes of which track are observed, and what is asked.
+"""Evaluation protocols: the observed boxes and the prediction target of every window.
 
-`benchmark` follows Kotseruba, Rasouli and Tsotsos (WACV 2021) for JAAD; `benchmark-clean` keeps of
-it only the windows whose question is still open; `stip` follows Liu et al. (RA-L 2020). In all of
-them a window is a run of consecutive boxes of one track, as the published protocols count.
+`benchmark` follows Kotseruba, Rasouli and Tsotsos (WACV 2021) for JAAD; `benchmark-clean` is its
+subset of windows that do not show the label; `stip` follows Liu et al. (RA-L 2020). A window is a
+run of consecutive boxes of one track, which are counted as in the publications.
 """
 
 from collections.abc import Sequence
@@ -13,35 +13,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidreason.core.errors import DataError
+from vidreason.core.errors import DataError, check_choice
 from vidreason.core.files import write_atomic
 from vidreason.scenes.scene import KINDS, TAGS, Scene
 
 PROTOCOLS = ("benchmark", "benchmark-clean", "stip")
 SUBSETS = ("beh", "all", "place")
 OBSERVED = {"benchmark": 16, "benchmark-clean": 16, "stip": 30}
-"""Observed boxes T, at 30 frames per second."""
+"""Default number T of observed boxes, at 30 frames per second."""
 _EVENT = (30, 60)  # frames from the last observed box to the event, benchmark
 
 
 @dataclass(frozen=True)
 class Windows:
-    """W windows of T observed boxes and K questions each.
+    """W windows of T observed boxes and K prediction targets each.
 
     Attributes:
-        protocol: Name in `PROTOCOLS`.
-        observed: T, boxes.
-        horizon: K, questions: 1 (the event) or that many coming boxes.
-        scene: (W,) index into the scenes the windows were made of.
-        track: (W,) index into that scene's tracks.
-        row: (W,) first observed row of that scene.
+        protocol: Name from `PROTOCOLS`.
+        observed: T, observed boxes.
+        horizon: K, prediction targets: 1 for the benchmark (the event), future boxes for `stip`.
+        scene: (W,) index into the scenes that the windows were made from.
+        track: (W,) index into the tracks of that scene.
+        row: (W,) row of the first observed box in that scene.
         first_frame: (W,) frame of the first observed box.
         last_frame: (W,) frame of the last observed box.
-        time_to_event: (W,) boxes from the last observed one to the event; -1 for `stip`.
-        label: (W, T + K) int8: the tag of each observed box, then the answers; 1 crosses, 0 does
-            not, -1 is not tagged.
-        tags: (W, 5) int8, the questions of `TAGS`: 1 yes, 0 no, -1 unknown.
-        clean: (W,) bool: not a positive whose crossing has begun or has no known start.
+        time_to_event: (W,) boxes from the last observed one to the event (TTE); -1 for `stip`.
+        label: (W, T + K) int8, label of each observed box and then of each prediction target: 1
+            crossing, 0 not crossing, -1 unknown.
+        tags: (W, 5) int8, auxiliary labels in the order of `TAGS`: 1 yes, 0 no, -1 unknown.
+        clean: (W,) bool, false for positives whose crossing has begun or has no known start.
     """
 
     protocol: str
@@ -61,7 +61,7 @@ class Windows:
         return len(self.scene)
 
     def take(self, rows: np.ndarray) -> "Windows":
-        """The windows at `rows` (indices or mask)."""
+        """Returns the windows at `rows`, (n,) int indices or a (W,) bool mask."""
         columns = {n: v[rows] for n, v in vars(self).items() if isinstance(v, np.ndarray)}
         return replace(self, **columns)
 
@@ -74,35 +74,33 @@ def make_windows(
     stride: int | None = None,
     observed: int | None = None,
 ) -> Windows:
-    """Cuts the windows of a protocol, by scene, track and time.
+    """Cuts the windows of a protocol, sorted by scene, track and time.
 
     Args:
         scenes: Videos of one split.
-        protocol: Name in `PROTOCOLS`.
-        subset: `beh` takes pedestrians with behaviour tags, `all` bystanders too; `place` asks
-            about the place ahead, of scenes made by `with_place`. `stip` asks for tags, so there
-            `all` means `beh`.
-        horizon: K of `stip`, frames.
-        stride: Boxes from window to window; if not given 3, or, for `stip`, a sixth of T.
-        observed: T of `stip`, boxes; 30 if not given.
+        protocol: Name from `PROTOCOLS`.
+        subset: Targets: pedestrians with behaviour tags (`beh`), bystanders too (`all`), or the
+            place ahead in scenes from `with_place` (`place`). `stip` needs the labels of tagged
+            pedestrians, so that `all` means `beh`.
+        horizon: K of `stip`, in boxes; the benchmark has 1.
+        stride: Boxes between windows; defaults to 3, or to T / 6 for `stip`.
+        observed: T of `stip`, in boxes; defaults to 30. The benchmark has 16.
 
     Raises:
-        DataError: Unknown protocol or subset, a place or another T asked for of the benchmark, or a
-            crossing point where the track has no box.
+        DataError: If the protocol or subset is unknown, the benchmark is used with `place` or
+            another T, or a crossing point is not a frame of its track.
     """
-    if protocol not in PROTOCOLS:
-        raise DataError("protocol", f"no {protocol!r}", "choose from " + ", ".join(PROTOCOLS))
-    if subset not in SUBSETS:
-        raise DataError("subset", f"no {subset!r}", "choose from " + ", ".join(SUBSETS))
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("subset", subset, SUBSETS)
     stip = protocol == "stip"
     if observed not in (None, OBSERVED[protocol]) and not stip:
         problem = f"{observed} with {protocol!r}, which observes {OBSERVED[protocol]}"
-        raise DataError("observed", problem, "leave it out")
+        raise DataError("observed", problem, "leave the option out")
     observed = observed or OBSERVED[protocol]
     if subset == "place" and not stip:
-        raise DataError("subset", f"'place' with {protocol!r}", "take the protocol 'stip'")
-    asked_about = KINDS.index("place" if subset == "place" else "person")
-    asked = horizon if stip else 1
+        raise DataError("subset", f"'place' with {protocol!r}", "use the protocol 'stip'")
+    target_kind = KINDS.index("place" if subset == "place" else "person")
+    horizon = horizon if stip else 1
     columns: dict[str, list[np.ndarray]] = {
         name: [] for name in ("scene", "track", "row", "time_to_event", "label", "tags", "clean")
     }
@@ -110,14 +108,14 @@ def make_windows(
         behaviour = scene.facts["behaviour"]
         for k, (name, rows) in enumerate(scene.rows()):
             wanted = behaviour[k] if subset == "beh" or (stip and subset == "all") else 1
-            if scene.kind[k] != asked_about or not wanted:
+            if scene.kind[k] != target_kind or not wanted:
                 continue
             cross = scene.labels["cross"][rows]
             if stip:
                 starts = np.arange(
-                    0, len(cross) - observed - asked + 1, stride or max(1, observed // 6)
+                    0, len(cross) - observed - horizon + 1, stride or max(1, observed // 6)
                 )
-                label = cross[starts[:, None] + np.arange(observed + asked)]
+                label = cross[starts[:, None] + np.arange(observed + horizon)]
                 event = np.full(len(starts), -1)
                 clean = np.ones(len(starts), bool)
             else:
@@ -139,14 +137,14 @@ def make_windows(
     windows = Windows(
         protocol=protocol,
         observed=observed,
-        horizon=asked,
+        horizon=horizon,
         scene=scene_of,
         track=column("track", np.int64),
         row=row,
         first_frame=frame[base[scene_of] + row],
         last_frame=frame[base[scene_of] + row + observed - 1],
         time_to_event=column("time_to_event", np.int32),
-        label=column("label", np.int8, observed + asked),
+        label=column("label", np.int8, observed + horizon),
         tags=column("tags", np.int8, len(TAGS)),
         clean=column("clean", bool),
     )
@@ -154,13 +152,13 @@ def make_windows(
 
 
 def open_windows(scenes: Sequence[Scene], protocol: str, observed: int, horizon: int) -> Windows:
-    """Every T consecutive boxes of every person, with nothing known of what comes.
+    """Cuts a window at every T consecutive boxes of every person, without labels.
 
     Args:
         scenes: Videos.
-        protocol: Name in `PROTOCOLS`.
-        observed: T, boxes.
-        horizon: K, questions.
+        protocol: Name from `PROTOCOLS`.
+        observed: T, observed boxes.
+        horizon: K, prediction targets.
     """
     person = KINDS.index("person")
     scene, track, row = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -193,13 +191,13 @@ def open_windows(scenes: Sequence[Scene], protocol: str, observed: int, horizon:
 def _benchmark(
     scene: Scene, k: int, name: str, rows: slice, stride: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Windows of one track as in the WACV 2021 benchmark: starts, times to event, labels, clean."""
+    """Returns starts, times to event, labels and `clean` of a track's windows (WACV 2021)."""
     observed, (soonest, latest) = OBSERVED["benchmark"], _EVENT
     frames = scene.frame[rows]
     point = scene.facts["crossing_point"][k]
     crosses = scene.facts["crossing"][k] > 0
     if point < 0:
-        # Without an event the whole track counts but its last two boxes.
+        # Without an event, the benchmark uses the track up to its last two boxes.
         length = len(frames) - 2
     else:
         length = int(np.searchsorted(frames, point)) + 1
@@ -217,7 +215,7 @@ def _benchmark(
 
 
 def _tags(scene: Scene, k: int, last: np.ndarray) -> np.ndarray:
-    """`TAGS` of the windows of track k that end in the rows `last`."""
+    """Returns the labels `TAGS` of the windows of track k whose last rows are `last`."""
     tagged = scene.facts["behaviour"][k] == 1
     direction = scene.facts["motion_direction"][k]
     whole = [
@@ -233,7 +231,7 @@ def _tags(scene: Scene, k: int, last: np.ndarray) -> np.ndarray:
 
 
 def window_table(windows: Windows, scenes: Sequence[Scene]) -> pa.Table:
-    """One row per window; `label` is a list of K for `stip`."""
+    """Returns a table with one row per window; `label` is a list of K for `stip`."""
     label = windows.label[:, windows.observed :]
     stip = windows.protocol == "stip"
     return pa.table(
@@ -249,11 +247,11 @@ def window_table(windows: Windows, scenes: Sequence[Scene]) -> pa.Table:
 
 
 def pedestrians(windows: Windows, scenes: Sequence[Scene]) -> list[str]:
-    """Name of each window's target."""
+    """Returns the track name of each window's target."""
     return [scenes[s].track_ids[k] for s, k in zip(windows.scene, windows.track, strict=True)]
 
 
 def write_windows(windows: Windows, scenes: Sequence[Scene], path: Path) -> None:
-    """Writes `window_table` as Parquet."""
+    """Writes `window_table` to a Parquet file."""
     with write_atomic(path) as temporary:
         pq.write_table(window_table(windows, scenes), temporary)

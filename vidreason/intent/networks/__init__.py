@@ -1,4 +1,4 @@
-"""Networks of the intent wing: plain torch modules from batches of star graphs to logits."""
+"""Networks for crossing prediction: PyTorch modules from batches of scene graphs to logits."""
 
 from vidreason.intent.networks.intent_graph import IntentGraphNet
 from vidreason.intent.networks.stip import StipNet

@@ -1,9 +1,9 @@
-"""The intent network we train: a relational graph convolution, a recurrence, an ensemble.
+"""The intent graph network: an ensemble of relational graph convolutions with recurrences.
 
-Star graphs of typed nodes go through one relational convolution (Schlichtkrull et al. 2018, with
-edge features), the target's states through a GRU over time. Small driving datasets decide the rest:
-noise on the inputs, and an ensemble whose members are each trained without one fold of the videos,
-so that every training window has a prediction by a member that never saw its video.
+Star graphs of typed nodes pass through one relational graph convolution (Schlichtkrull et al. 2018,
+with edge features), and the target's states through a GRU over time. Driving datasets are small:
+inputs get noise, and each member of the ensemble is trained without one fold of the videos, so that
+every training window has an out-of-fold prediction.
 """
 
 import math
@@ -17,31 +17,31 @@ from torch_geometric.data import HeteroData
 from vidreason.core import processes
 from vidreason.core.errors import check_ranges
 from vidreason.core.processes import Rows, rows, total
-from vidreason.intent.features import sizes
+from vidreason.intent.features import NEAR, sizes
 from vidreason.scenes.scene import SIGNALS, TAGS
 
 
 class IntentGraphNet(nn.Module):
-    """Crossing logits of the target of every graph, one set per member.
+    """Ensemble that maps scene graphs to crossing logits of their targets.
 
-    The members are independent networks of the same shape; they are computed side by side as
-    batched matrix products.
+    The members are independent networks of the same shape, computed in parallel as batched matrix
+    products.
 
     Args:
-        features: Groups of `vidreason.intent.features` that the graphs show.
-        observed: Observed steps T.
-        horizon: Predicted steps K.
-        hidden: Width d of node states.
-        members: M networks; their mean probability is the prediction.
-        dropout: Of hidden units.
-        input_noise: Standard deviation of the noise added to a sample's standardised inputs, the
-            same at every step, so that it moves a track rather than shaking it.
-        input_dropout: Share of a sample's input columns that are hidden.
-        neighbour_dropout: Share of the other persons that are hidden.
-        image_features: Width of `graph["person"].image` (N, T, ·); 0 if there is none.
+        features: Feature groups of the graphs, from `vidreason.intent.features.GROUPS`.
+        observed: Number T of observed steps.
+        horizon: Number K of predicted steps.
+        hidden: Width d of the node states.
+        members: Number M of members; the prediction is their mean probability.
+        dropout: Dropout probability of hidden units.
+        input_noise: Standard deviation of the noise added to the standardised inputs of a sample.
+            It is the same at every step, so that it shifts a track instead of adding jitter.
+        input_dropout: Dropout probability of the input columns of a sample.
+        neighbour_dropout: Dropout probability of the neighbours.
+        image_features: Number C of image features in `graph["person"].image` (N, T, C); 0 if none.
 
     Raises:
-        DataError: An option out of range.
+        DataError: If an option is out of range.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class IntentGraphNet(nn.Module):
         self.answer = MemberLinear(members, hidden, horizon + len(TAGS))
 
     def forward(self, graph: HeteroData) -> Tensor:
-        """Logits (M, B, T + K + A).
+        """Computes logits (M, B, T + K + A).
 
-        A detection for each observed step, the predictions, and the answers to `TAGS`, which serve
-        training only.
+        They are T detections in the observed steps, K predictions, and A auxiliary outputs for
+        `TAGS` that only training uses.
         """
         return self.logits(**self.columns(graph))
 
     def columns(self, graph: HeteroData) -> dict[str, Tensor]:
-        """What is read of the graphs of B windows, by the argument names of `logits`."""
-        person, near = graph["person"], graph["person", "near", "person"]
+        """Returns the arguments of `logits` for the graphs of B windows."""
+        person, near = graph["person"], graph[NEAR]
         x = torch.cat([person.x, person.image], -1) if self.image_features else person.x
         # (4B, T, Di) -> (B, T, 4 Di)
         infra = graph["infra"].x.unflatten(0, (-1, len(SIGNALS))).transpose(1, 2).flatten(2)
@@ -122,17 +122,20 @@ class IntentGraphNet(nn.Module):
         relation: Tensor,
         both: Tensor,
     ) -> Tensor:
-        """`forward` on plain tensors, which is what exporting takes.
+        """Computes `forward` from plain tensors, as exported programs do.
 
         Args:
-            person: Nodes with a box (N, T, Dp).
-            present: Whether they are there, (N, T) bool.
-            target: Which of them are asked about, (B,).
-            around: Ego vehicle and infrastructure, (B, T, Da).
-            sender: Which node an edge comes from, (E,).
-            window: Which window, 0 to B - 1, it belongs to, (E,).
-            relation: Of the two, (E, T, Dr).
-            both: Whether they are there, (E, T) bool.
+            person: (N, T, Dp) float, columns of the nodes with a box.
+            present: (N, T) bool, whether a node is present.
+            target: (B,) int64, node index of the target of each window.
+            around: (B, T, Da) float, columns of the ego vehicle and the infrastructure.
+            sender: (E,) int64, node index of the neighbour of each edge.
+            window: (E,) int64, window from 0 to B - 1 of each edge.
+            relation: (E, T, Dr) float, columns of the edges.
+            both: (E, T) bool, whether both nodes of an edge are present.
+
+        Returns:
+            Logits (M, B, T + K + A).
         """
         windows, steps = around.shape[:2]
         x = standardise(self.person_norm, person, present)  # (N, T, Dp)
@@ -141,48 +144,48 @@ class IntentGraphNet(nn.Module):
         own = torch.cat([x[target], around], -1)
         samples = rows(torch.ones(windows, dtype=torch.long, device=x.device))
         own = own.expand(self.members, *own.shape)
-        own = self._disturb(own, 2, samples)  # (M, B, T, D)
-        told = self._messages(x[sender], window, relation, both, windows)
-        h = self.own(own.flatten(1, 2)) + self.near(told)
-        h = self._drop(functional.gelu(h).unflatten(1, (windows, steps)), samples)
-        states = self._drop(self.recurrence(h), samples)  # (M, B, T, d)
+        own = self._perturb(own, 2, samples)  # (M, B, T, D)
+        messages = self._messages(x[sender], window, relation, both, windows)
+        h = self.own(own.flatten(1, 2)) + self.near(messages)
+        h = self._dropout(functional.gelu(h).unflatten(1, (windows, steps)), samples)
+        states = self._dropout(self.recurrence(h), samples)  # (M, B, T, d)
         detected = self.detect(states.flatten(1, 2)).view(self.members, windows, steps)
         last = functional.gelu(self.merge(states[:, :, -1]))
-        last = self._drop(last[:, :, None], samples)[:, :, 0]
+        last = self._dropout(last[:, :, None], samples)[:, :, 0]
         return torch.cat([detected, self.answer(last)], -1)
 
     def _messages(
         self, x: Tensor, window: Tensor, relation: Tensor, valid: Tensor, windows: int
     ) -> Tensor:
-        """Sum of what the others (E, T, D) tell over one plus their number, (M, B T, d)."""
+        """Returns the sum of the neighbours' messages over one plus their number, (M, B T, d)."""
         steps = x.shape[1]
         edge = standardise(self.edge_norm, relation, valid)  # (E, T, Dr)
-        told = torch.cat([x, edge], -1)
+        inputs = torch.cat([x, edge], -1)
         if self.training:
             edges = rows(torch.bincount(window, minlength=windows))
             if self.neighbour_dropout:
                 draw = edges.draw(self._uniform, (len(valid), 1), 0)
                 valid = valid & (draw >= self.neighbour_dropout)
-            told = self._disturb(told, 1, edges)
+            inputs = self._perturb(inputs, 1, edges)
         slot = window[:, None] * steps + torch.arange(steps, device=x.device)  # (E, T)
         if torch.compiler.is_exporting():
-            # A program cannot hold a choice of rows whose number depends on what they say.
-            sent = functional.relu(self.message(told.flatten(0, 1))) * valid.view(-1, 1)
-            slot, heard = slot.flatten(), valid.flatten().to(sent.dtype)
+            # An exported program cannot select rows whose number depends on the data.
+            sent = functional.relu(self.message(inputs.flatten(0, 1))) * valid.view(-1, 1)
+            slot, one = slot.flatten(), valid.flatten().to(sent.dtype)
         else:
-            # Only pairs that are both present send: R of the E T rows.
-            sent = functional.relu(self.message(told[valid]))  # (R, M d)
+            # Only pairs that are both present send a message: R of the E T rows.
+            sent = functional.relu(self.message(inputs[valid]))  # (R, M d)
             slot = slot[valid]
-            heard = torch.ones_like(slot, dtype=sent.dtype)
+            one = torch.ones_like(slot, dtype=sent.dtype)
         total = sent.new_zeros(windows * steps, sent.shape[-1]).index_add(0, slot, sent)
-        count = sent.new_zeros(windows * steps).index_add(0, slot, heard)
+        count = sent.new_zeros(windows * steps).index_add(0, slot, one)
         mean = total / (1 + count)[:, None]
         return mean.unflatten(1, (self.members, -1)).transpose(0, 1)
 
-    def _disturb(self, x: Tensor, dim: int, of: Rows) -> Tensor:
-        """Noise on, and dropout of, the columns of `x`, the same along the steps `dim`.
+    def _perturb(self, x: Tensor, dim: int, of: Rows) -> Tensor:
+        """Applies noise and dropout to the columns of `x`, the same along the steps `dim`.
 
-        The rows `of` samples lie in the dimension before.
+        The dimension before has the rows `of` samples.
         """
         if not self.training:
             return x
@@ -190,8 +193,8 @@ class IntentGraphNet(nn.Module):
         x = x + self.input_noise * of.draw(self._normal, shape, dim - 1)
         return x * (of.draw(self._uniform, shape, dim - 1) >= self.input_dropout)
 
-    def _drop(self, x: Tensor, of: Rows) -> Tensor:
-        """Hides units of (M, B, T, d), the same at every step (Gal and Ghahramani 2016)."""
+    def _dropout(self, x: Tensor, of: Rows) -> Tensor:
+        """Drops units of `x` (M, B, T, d), the same at every step (Gal and Ghahramani 2016)."""
         if not self.training:
             return x
         shape = (*x.shape[:2], 1, x.shape[-1])
@@ -206,7 +209,7 @@ class IntentGraphNet(nn.Module):
 
 
 class MemberLinear(nn.Module):
-    """M linear maps side by side: (M, R, in) to (M, R, out), or one (R, in) to (R, M out)."""
+    """M linear maps in parallel: (M, R, in) to (M, R, out), or a shared (R, in) to (R, M out)."""
 
     def __init__(self, members: int, width: int, out: int) -> None:
         super().__init__()
@@ -223,9 +226,9 @@ class MemberLinear(nn.Module):
 
 
 class MemberGRU(nn.Module):
-    """M gated recurrent units side by side, (M, B, T, d) to (M, B, T, d), started at 0.
+    """M gated recurrent units in parallel, (M, B, T, d) to (M, B, T, d), with initial state 0.
 
-    The equations of `torch.nn.GRU` (Cho et al. 2014).
+    The equations are those of `torch.nn.GRU` (Cho et al. 2014).
     """
 
     def __init__(self, members: int, width: int) -> None:
@@ -237,7 +240,7 @@ class MemberGRU(nn.Module):
         inputs = self.input(x.flatten(1, 2)).unflatten(1, x.shape[1:3])  # (M, B, T, 3 d)
         h = x.new_zeros(x.shape[0], x.shape[1], x.shape[3])
         states = []
-        # A recurrence: each step needs the one before.
+        # A recurrence: each step needs the previous one.
         for now in inputs.unbind(2):
             r, z, n = now.chunk(3, -1)
             hr, hz, hn = self.hidden(h).chunk(3, -1)
@@ -248,28 +251,28 @@ class MemberGRU(nn.Module):
 
 
 def standardise(norm: nn.BatchNorm1d, x: Tensor, valid: Tensor) -> Tensor:
-    """Standardises the columns of present rows (N, T, D); absent ones (N, T) stay 0."""
+    """Standardises the columns of `x` (N, T, D) over the `valid` (N, T) rows; others stay 0."""
     if not x.shape[-1]:
         return x
     if not norm.training:
-        # Every row, present or not: a program of fixed steps, which can be exported.
+        # Every row, valid or not: operations of fixed shape, which can be exported.
         return torch.where(valid[..., None], norm(x.flatten(0, 1)).view_as(x), 0.0)
     count = total(valid.sum())
-    if count < 2:  # too few for statistics
+    if count < 2:  # too few rows for statistics
         return x
     out, seen = torch.zeros_like(x), x[valid]
     if processes.count() > 1:
         mean = total(seen.sum(0)) / count
         variance = total((seen - mean).square().sum(0)) / count
-        _follow(norm, mean, variance * count / (count - 1))
+        _update_statistics(norm, mean, variance * count / (count - 1))
         out[valid] = (seen - mean) / (variance + norm.eps).sqrt()
     else:
         out[valid] = norm(seen)
     return out
 
 
-def _follow(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
-    """Moves the running statistics, as `norm` does by itself where it sees all rows."""
+def _update_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    """Updates the running statistics as `norm` itself does when it gets all rows."""
     assert norm.running_mean is not None and norm.running_var is not None
     assert norm.num_batches_tracked is not None and norm.momentum is not None
     norm.running_mean.lerp_(mean, norm.momentum)

@@ -1,4 +1,4 @@
-"""The STIP network: graph convolutions over space, recurrences over time, a prediction decoder.
+"""The STIP network: graph convolutions over space, recurrences over time and a decoder.
 
 Liu, Adeli, Cao, Lee, Shenoi, Gaidon and Niebles, "Spatiotemporal Relationship Reasoning for
 Pedestrian Intent Prediction", RA-L 5(2), 2020.
@@ -14,47 +14,47 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import MessagePassing
 
 from vidreason.core.errors import DataError, check_ranges
-from vidreason.intent.features import sizes
+from vidreason.intent.features import NEAR, sizes
 from vidreason.scenes.scene import SIGNALS
 
-_RELATION = 8  # leading edge columns that are the paper's spatial relation
+_RELATION = 8  # leading edge columns: the paper's spatial relation
 
 Gate = Literal["uniform", "random", "inner", "cosine", "spatial", "spatial_only", "all"]
 
 
 class StipNet(nn.Module):
-    """Crossing logits of every observed frame and of K coming ones.
+    """Network that maps scene graphs to crossing logits of T observed and K future frames.
 
-    Per frame, a star joins the target (node 0) with n context nodes: A_00 = A_jj = 1, A_0j = A_j0 =
-    w_j, and each of the layers does X <- W (A X) + b, without non-linearity or normalisation; the
-    weights w_j are computed anew from X before each layer. Between layers the target's row passes
+    In each frame, a star graph links the target (node 0) with n context nodes: A_00 = A_jj = 1,
+    A_0j = A_j0 = w_j. Each layer computes X <- W (A X) + b, without nonlinearity or normalisation;
+    the weights w_j are recomputed from X before each layer. Between layers, the target's row passes
     through a GRU over time.
 
-    Where this differs from the published code: node states come from boxes and attributes through
-    a small network, with `image_features` as the slot for features of segmented instances; the
-    frames of all samples are computed in one pass, so a layer's GRU runs over all frames before the
-    next layer and its state is not shared between the layers of a frame; absent nodes have weight 0
-    and do not count; nodes without a box (infrastructure, ego vehicle) have a learned embedding of
-    their type where a box would give a spatial relation.
+    Differences from the published code: node states are embeddings of boxes and attributes, with
+    `image_features` for the features of segmented instances. The frames of all samples are computed
+    at once, so that the GRU of a layer runs over all frames before the next layer and its state is
+    not shared between the layers of a frame. Absent nodes have weight 0 and do not count. Nodes
+    without a box (infrastructure, ego vehicle) have a learned embedding of their type in place of a
+    spatial relation.
 
     Args:
-        features: Groups of `vidreason.intent.features` that the graphs show.
-        observed: Observed frames T.
-        horizon: Predicted frames K.
-        hidden: Width d of node states (512 in the paper's).
-        gate: How w_j comes about. `uniform` 1/n; `random`, normalised to sum 1; `inner` product and
-            `cosine` of embeddings; `spatial` and, without the target's state, `spatial_only`
-            relations; `all`, inner products between every pair of nodes.
-        layers: Graph convolutions.
-        tied: One W for all layers.
-        pedestrian_gru: The GRU on the target's row.
-        context: What stands for the context nodes in the read-out: their `mean`, that mean through
-            a `gru`, or a `node` of its own that is joined with the target and goes through a GRU.
-        read_out: `both` the target and its context, or the target (`ped`) alone.
-        image_features: Width of `graph["person"].image` (N, T, ·); 0 if there is none.
+        features: Feature groups of the graphs, from `vidreason.intent.features.GROUPS`.
+        observed: Number T of observed frames.
+        horizon: Number K of predicted frames.
+        hidden: Width d of the node states (512 in the paper).
+        gate: Definition of w_j: `uniform`, 1/n; `random`, normalised to sum 1; `inner` product or
+            `cosine` similarity of embeddings; `spatial`, from the spatial relation and the states;
+            `spatial_only`, without the target's state; `all`, inner products of all pairs of nodes.
+        layers: Number of graph convolutions.
+        tied: Whether all layers share one W.
+        pedestrian_gru: Whether the target's row passes through a GRU.
+        context: Summary of the context nodes in the read-out: their `mean`, a `gru` over that mean,
+            or an additional `node` that is linked with the target and passes through a GRU.
+        read_out: Read-out of the target and its context (`both`), or only of the target (`ped`).
+        image_features: Number C of image features in `graph["person"].image` (N, T, C); 0 if none.
 
     Raises:
-        DataError: An option out of range.
+        DataError: If an option is out of range.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class StipNet(nn.Module):
             nn.Linear(hidden, hidden) for _ in range(1 if tied else layers)
         )
         self.layers = layers
-        self.spread = _Spread(aggr="add", node_dim=0)
+        self.spread = _Propagate(aggr="add", node_dim=0)
         self.pedestrian_gru = _gru(hidden) if pedestrian_gru else None
         self.context_gru = _gru(hidden) if context != "mean" else None
         state = 2 * hidden if read_out == "both" else hidden
@@ -101,7 +101,11 @@ class StipNet(nn.Module):
         )
 
     def forward(self, graph: HeteroData) -> Tensor:
-        """Logits (B, T + K)."""
+        """Computes logits (B, T + K).
+
+        Raises:
+            DataError: If the graphs do not have `image_features` columns.
+        """
         star = _Star(graph)
         x = self._nodes(graph, star)  # (N, T, d), targets first
         for layer in range(self.layers):
@@ -124,24 +128,21 @@ class StipNet(nn.Module):
             state = torch.cat([state, context], -1)  # (B, T, 2 d)
         seen, hidden = self.sequence(state)
         step, steps = seen[:, -1:], [seen]
-        # A decoder that is fed its own output: each step needs the one before.
+        # Autoregressive decoder: each step needs the previous one.
         for _ in range(self.horizon):
             step, hidden = self.decoder(step, hidden)
             steps.append(step)
         return self.classify(torch.cat(steps, 1)).squeeze(-1)
 
     def _nodes(self, graph: HeteroData, star: "_Star") -> Tensor:
-        """States of all nodes in the order of `star`, (N, T, d); absent ones are 0."""
+        """Returns the states (N, T, d) of all nodes in the order of `star`; 0 where absent."""
         person = graph["person"]
         columns = [person.x]
         if self.image_features:
             columns.append(person.image if "image" in person else person.x[..., :0])
             if (seen := columns[1].shape[-1]) != self.image_features:
-                problem = (
-                    f"{self.image_features} features of images, but the graphs' are {seen} wide"
-                )
-                mend = "set it to their width, 0 if there are none"
-                raise DataError("model.net.image_features", problem, mend)
+                problem = f"is {self.image_features}, but the graphs have {seen} image features"
+                raise DataError("model.net.image_features", problem, f"set it to {seen}")
         persons = self.person(torch.cat(columns, -1))
         infra = self.infra(graph["infra"].x) + self.kinds[:-1].repeat(star.windows, 1)[:, None]
         ego = self.ego(graph["ego"].x) + self.kinds[-1]
@@ -154,12 +155,12 @@ class StipNet(nn.Module):
 
     @staticmethod
     def _through(gru: nn.GRU | None, x: Tensor, rows: slice) -> Tensor:
-        """`x` with the `rows`, one per window, passed through a GRU over time."""
+        """Passes the `rows` of `x`, one per window, through a GRU over time."""
         assert gru is not None
         return torch.cat([x[: rows.start], gru(x[rows])[0], x[rows.stop :]])
 
     def _mean(self, x: Tensor, star: "_Star") -> Tensor:
-        """Mean of the present context nodes, (B, T, d); 0 where there is none."""
+        """Returns the mean of the present context nodes, (B, T, d); 0 if there are none."""
         here = star.valid[star.others, :, None].to(x.dtype)
         total = x.new_zeros(star.windows, *x.shape[1:])
         total = total.index_add(0, star.target, x[star.others] * here)
@@ -167,7 +168,7 @@ class StipNet(nn.Module):
         return total / count.clamp(min=1)
 
     def _all_pairs(self, x: Tensor, star: "_Star") -> Tensor:
-        """A X for the dense A of every frame: sigma of inner products, 1 on the diagonal."""
+        """Returns A X for dense A: sigmoids of inner products, and 1 on the diagonal."""
         slots = int(star.slot.max()) + 1
         dense = x.new_zeros(star.windows, slots, *x.shape[1:])
         dense[star.window, star.slot] = x
@@ -182,20 +183,21 @@ class StipNet(nn.Module):
 
 
 class _Star:
-    """The nodes of B stars in one list: B targets, then their context nodes.
+    """The nodes of B star graphs in one list: B targets, then their context nodes.
 
     Attributes:
-        order: (N,) rows of [persons, infra, ego] that make the list.
-        valid: (N, T) present.
-        window: (N,) to which window a node belongs.
-        slot: (N,) its number in the window, 0 for the target.
-        others: (N - B,) rows of the context nodes; `target`: (N - B,) rows of their targets.
-        relation: (N - B, T, 8) of context persons; 0 for those without a box.
+        order: (N,) rows of [persons, infra, ego] in the order of the list.
+        valid: (N, T) bool, whether a node is present.
+        window: (N,) window of a node.
+        slot: (N,) index of a node in its window, 0 for the target.
+        others: (N - B,) rows of the context nodes.
+        target: (N - B,) rows of their targets.
+        relation: (N - B, T, 8) spatial relation of context nodes; 0 for those without a box.
     """
 
     def __init__(self, graph: HeteroData) -> None:
         person, infra, ego = graph["person"], graph["infra"], graph["ego"]
-        near = graph["person", "near", "person"]
+        near = graph[NEAR]
         device = person.x.device
         self.windows = b = len(graph.window)
         persons, signals = len(person.x), len(infra.x)
@@ -223,7 +225,7 @@ class _Star:
         self.slot[by_window] = place - start[self.window[by_window]]
 
     def insert_context(self) -> None:
-        """Adds one context node per window, right after the targets."""
+        """Inserts one context node per window after the targets."""
         b = self.windows
         self.window = torch.cat([self.window[:b], self.window[:b], self.window[b:]])
         always = torch.ones_like(self.valid[:b])
@@ -256,7 +258,7 @@ class _Gates(nn.Module):
             if self.gate == "random" and self.training:
                 w = torch.rand(w.shape, dtype=x.dtype, device=x.device)
             elif self.gate == "random":
-                # The same weights for the same graphs whenever they are judged.
+                # Evaluation is deterministic: equal graphs get equal weights.
                 fixed = torch.Generator().manual_seed(0)
                 w = torch.rand(w.shape, dtype=x.dtype, generator=fixed).to(x.device)
             w = w * here
@@ -270,17 +272,17 @@ class _Gates(nn.Module):
             relation = torch.relu(self.relation(star.relation))
             if self.gate == "spatial":
                 relation = torch.cat([target, relation], -1)
-            # The mean over channels: their sum saturates the sigmoid.
+            # Mean over channels, because their sum saturates the sigmoid.
             w = torch.relu(self.other(other)) * torch.relu(self.relate(relation))
             w = torch.sigmoid(w.mean(-1))
         return (w * here)[..., None]
 
 
-class _Spread(MessagePassing):
-    """A X of all star graphs at once: a node keeps its row, edges carry weighted rows both ways."""
+class _Propagate(MessagePassing):
+    """Computes A X of all star graphs: rows plus the weighted rows of linked nodes."""
 
     def forward(self, x: Tensor, star: _Star, gate: Tensor) -> Tensor:
-        """States (N, T, d), gates (E, T, 1) to (N, T, d)."""
+        """Maps states `x` (N, T, d) and gates (E, T, 1) to states (N, T, d)."""
         there = torch.stack([star.others, star.target])
         edges = torch.cat([there, there.flip(0)], 1)
         return x + self.propagate(edges, x=x, gate=torch.cat([gate, gate]), size=(len(x), len(x)))
@@ -291,7 +293,7 @@ class _Spread(MessagePassing):
 
 def _embedding(width: int, hidden: int) -> nn.Module:
     with warnings.catch_warnings():
-        # Kinds of node that the features leave out have no columns, and never a valid row.
+        # Node types that the features leave out have no columns and no valid rows.
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         first = nn.Linear(width, hidden)
     return nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, hidden))
