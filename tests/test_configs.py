@@ -98,10 +98,10 @@ def test_what_the_data_lack_is_not_quietly_left_out(roots, store, tmp_path, caps
     config = ["fit", "-c", str(FOLDER / "intent" / "jaad_all.yaml")]
     base = [f"--data.root={roots['jaad']}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     cases = {
-        "data.features: 'objects', of which jaad has nothing here": [
+        "data.features: 'objects', which no video of jaad has here": [
             "--data.features=[box,objects]"
         ],
-        "data.features: 'odometry', of which jaad": ["--data.features=[box,odometry]"],
+        "data.features: 'odometry', which no video of jaad": ["--data.features=[box,odometry]"],
         "data.image_features: 9 without a store": ["--data.image_features=9"],
         "data.image_features: 9, but video_00": [
             f"--data.store={store}",

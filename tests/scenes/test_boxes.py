@@ -261,4 +261,4 @@ def test_features_that_tables_say_nothing_of_are_refused(tmp_path, capsys):
         )
         line = ["fit", "-c", str(tmp_path / "c.yaml"), "--trainer.fast_dev_run", "true"]
         assert cli.main([*line, f"--trainer.default_root_dir={tmp_path / 'r'}"]) == 1
-        assert f"{name!r}, of which boxes has nothing here" in capsys.readouterr().err
+        assert f"{name!r}, which no video of boxes has here" in capsys.readouterr().err
