@@ -1,0 +1,36 @@
+"""Benchmark windows of the real annotations; skipped where the data are not available."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vidreason.intent.datasets import read_split, split_windows
+
+
+def counts(dataset: str, root: Path) -> dict[str, tuple[list[int], list[int]]]:
+    """Returns by subset the windows of train, val and test, and how many of them are crossing."""
+    scenes = [read_split(dataset, root, "benchmark", split) for split in ("train", "val", "test")]
+    found = {}
+    for subset in ("all", "beh"):
+        windows = [split_windows(dataset, some, "benchmark", subset) for some in scenes]
+        found[subset] = [len(w) for w in windows], [int(w.label[:, -1].sum()) for w in windows]
+    return found
+
+
+def test_jaad_has_20867_windows_over_both_subsets(real_root):
+    found = counts("jaad", real_root)
+    crossing = [1_760, 176, 1_177]
+    assert found["all"] == ([8_613, 1_265, 6_732], crossing)
+    assert found["beh"] == ([2_134, 242, 1_881], crossing)
+    assert sum(sum(windows) for windows, _ in found.values()) == 20_867
+
+
+def test_nine_pie_videos_have_588_windows():
+    root = Path(os.environ.get("VIDREASON_DATA", ""), "pie")
+    boxes = sorted(root.glob("annotations/set*/video_*_annt.xml"))
+    if "VIDREASON_DATA" not in os.environ or len(boxes) != 9:
+        pytest.skip("$VIDREASON_DATA/pie does not hold the boxes of the nine videos")
+    found = counts("pie", root)
+    assert found["all"] == found["beh"] == ([246, 162, 180], [18, 18, 24])
+    assert sum(found["all"][0]) == 588
