@@ -44,7 +44,7 @@ TESTS = {
     ],
     "perception/store": ["perception/test_store", "test_parsers", "perception/test_prepare"],
     "core/tables": ["core/test_tables", "results/test_evaluate", "test_parsers"],
-    "core/files": ["core/test_files"],
+    "core/files": ["core/test_files", "core/test_unpack"],
     "core/loading": ["intent/test_data", "decomposition/test_data", "core/test_processes"],
     "intent/predictions": ["results/test_evaluate", "test_parsers"],
     "runs/folder": ["runs/test_train"],
