@@ -1,72 +1,35 @@
+"""`vidreason evaluate`: metrics, confidence intervals, baselines and paired differences."""
+
 import argparse
 import json
 import sys
 import types
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from make import scenes as made
+from make.predictions import columns, write
 
+from vidreason.commands import evaluate
 from vidreason.core.errors import DataError
 from vidreason.intent import metrics
 from vidreason.intent.baselines import box_trees, majority
 from vidreason.intent.datasets import split_videos
-from vidreason.intent.predictions import (
-    COLUMNS,
-    match,
-    prediction_columns,
-    read_predictions,
-    write_predictions,
-)
+from vidreason.intent.predictions import prediction_columns
 from vidreason.intent.windows import make_windows
-from vidreason.results import evaluate
+from vidreason.results.scoring import format_interval, verdict
 from vidreason.scenes.jaad import read_jaad, read_splits
 
 FIGURES = {"roc", "pr", "calibration"}
 
 
-def columns(label=(1, 1, 0, 0), probability=(0.9, 0.45, 0.6, 0.1), steps=0, **more):
-    """Two pedestrians in each of two videos; with `steps`, a row for each of so many horizons."""
-    repeat = max(steps, 1)
-    one = {
-        "video": ["video_0002", "video_0002", "video_0001", "video_0001"],
-        "pedestrian": ["0_2_1b", "0_2_2", "0_1_1b", "0_1_2"],
-        "last_frame": np.array([15, 15, 30, 18]),
-        "label": np.array(label),
-        "clean": np.array([True, False, True, True]),
-        **more,
-    }
-    rows = {name: np.repeat(np.array(value), repeat) for name, value in one.items()}
-    rows["horizon"] = np.tile(np.arange(1, steps + 1) if steps else [0], 4)
-    rows["probability"] = np.broadcast_to(probability, 4 * repeat)
-    return rows
-
-
-def meta(**more):
-    return {
-        "dataset": "jaad",
-        "protocol": "benchmark",
-        "subset": "all",
-        "split": "test",
-        "features": ["box"],
-        "oracle": False,
-        "threshold": 0.4,
-        "n_expected": 4,
-    } | more
-
-
-def write(path, rows=None, **more):
-    write_predictions(path, columns() if rows is None else rows, meta(**more))
-    return path
-
-
-def run(capsys, *arguments):
+def run(capsys, *arguments, figures=False):
     """Runs the command; returns what it printed."""
     parser = argparse.ArgumentParser()
     evaluate.add_arguments(parser)
-    assert evaluate.run(parser.parse_args([str(a) for a in arguments])) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:  # they take most of the time
+            patch.setattr("vidreason.results.evaluate.draw", lambda out, runs: None)
+        assert evaluate.run(parser.parse_args([str(a) for a in arguments])) == 0
     return capsys.readouterr().out
 
 
@@ -83,38 +46,9 @@ def no_data(monkeypatch):
     monkeypatch.delenv("VIDREASON_DATA", raising=False)
 
 
-def test_horizons_are_frames_under_stip_and_the_one_question_else():
-    scenes = made.scenes(7)
-    for protocol in ("benchmark", "stip"):
-        windows = make_windows(scenes, protocol)
-        answer = windows.label[:, windows.observed :]
-        probability = np.random.default_rng(0).random(answer.shape)
-        found = prediction_columns(windows, scenes, probability)
-        want = {}
-        for row in range(len(windows)):
-            scene = scenes[windows.scene[row]]
-            who = scene.id, scene.track_ids[windows.track[row]], windows.last_frame[row]
-            for k in range(windows.horizon):
-                if answer[row, k] >= 0:
-                    ahead = k + 1 if protocol == "stip" else 0
-                    want[*who, ahead] = (probability[row, k], answer[row, k], windows.clean[row])
-        names = ("video", "pedestrian", "last_frame", "horizon", "probability", "label", "clean")
-        rows = list(zip(*(found[name] for name in names), strict=True))
-        assert {row[:4]: row[4:] for row in rows} == want and len(rows) == len(want) > 9
-
-
-def test_file_is_sorted_and_complete(tmp_path):
-    found = read_predictions(write(tmp_path / "a.parquet", seed=3))
-    assert found["pedestrian"].tolist() == ["0_1_1b", "0_1_2", "0_2_1b", "0_2_2"]
-    assert found["probability"].tolist() == np.float32([0.6, 0.1, 0.9, 0.45]).tolist()
-    assert found["clean"].tolist() == [True, True, True, False]
-    assert found.cluster.tolist() == [0, 1, 2, 3]
-    assert found.meta == meta(seed=3, version=1)
-
-
-def test_golden_numbers(tmp_path, capsys):
+def test_metrics_are_those_computed_by_hand(tmp_path, capsys):
     file = write(tmp_path / "run" / "predictions.parquet")
-    text = run(capsys, file, "--bootstrap", 40)
+    text = run(capsys, file, "--bootstrap", 40, figures=True)
     found = report(tmp_path / "run" / "evaluation")["runs"]["run"]
     every, clean = (found["splits"][s]["scores"]["run"] for s in ("all", "clean"))
     assert values(every["metrics"]) == pytest.approx(
@@ -159,7 +93,7 @@ def crowd(seed):
     }
 
 
-def test_intervals_are_those_of_the_clustered_bootstrap(tmp_path, capsys):
+def test_intervals_come_from_a_bootstrap_over_pedestrians(tmp_path, capsys):
     rows = crowd(1)
     file = write(tmp_path / "a.parquet", rows, n_expected=40)
     run(capsys, file, "--bootstrap", 30, "--seed", 5)
@@ -173,7 +107,7 @@ def test_intervals_are_those_of_the_clustered_bootstrap(tmp_path, capsys):
         assert numbers["left_out"] == left_out
 
 
-def test_order_of_rows_does_not_matter(tmp_path, capsys):
+def test_the_order_of_rows_does_not_matter(tmp_path, capsys):
     rows = columns()
     for name, order in (("a", [0, 1, 2, 3]), ("b", [3, 1, 0, 2])):
         shuffled = {key: value[order] for key, value in rows.items()}
@@ -183,14 +117,14 @@ def test_order_of_rows_does_not_matter(tmp_path, capsys):
     assert one["splits"] == other["splits"]
 
 
-def test_stip_is_the_mean_over_horizons(tmp_path, capsys):
+def test_stip_metrics_are_means_over_horizons(tmp_path, capsys):
     rng = np.random.default_rng(1)
     label = rng.integers(0, 2, (4, 6)) | np.eye(4, 6, dtype=int)
     label[-1] = 0  # both classes at every horizon
     label[0] = 1
     rows = columns(probability=rng.random(24), steps=6) | {"label": label.ravel()}
     write(tmp_path / "a.parquet", rows, protocol="stip", n_expected=24)
-    text = run(capsys, tmp_path / "a.parquet", "--bootstrap", 20)
+    text = run(capsys, tmp_path / "a.parquet", "--bootstrap", 20, figures=True)
     found = report(tmp_path / "evaluation")["runs"]["a"]["splits"]
     assert list(found) == ["all"]
     scores = found["all"]["scores"]["a"]
@@ -202,7 +136,7 @@ def test_stip_is_the_mean_over_horizons(tmp_path, capsys):
         curve = [step[name] for step in slow]
         assert [n["value"] for n in scores["horizons"]["metrics"][name]] == pytest.approx(curve)
         assert scores["metrics"][name]["value"] == pytest.approx(np.mean(curve))
-    # Horizons share the resamples of pedestrians, and the interval is that of the mean.
+    # All horizons use the same resamples of pedestrians; the interval is that of the mean.
     drawn = metrics.draw(np.array([2, 3, 0, 1]), 20, 0)
     samples = [metrics.measure(probability[:, k], label[:, k], drawn) for k in range(6)]
     low, high, left_out = metrics.interval(np.mean([s["brier"] for s in samples], axis=0))
@@ -217,11 +151,12 @@ def test_stip_is_the_mean_over_horizons(tmp_path, capsys):
     assert (tmp_path / "evaluation" / "jaad-stip-6-all-test-all-roc-auc-by-time.png").exists()
 
 
-def test_oracles_are_marked_everywhere(tmp_path, capsys):
-    # Features that reveal the label make an oracle, whatever the flag says.
+def test_oracles_are_marked_in_tables_and_json(tmp_path, capsys):
+    # Oracle features make an oracle, whatever the flag says.
     write(tmp_path / "a.parquet", features=["box", "oracle_behaviour"])
     write(tmp_path / "b.parquet", oracle=True)
-    text = run(capsys, tmp_path / "a.parquet", "--against", tmp_path / "b.parquet")
+    pair = tmp_path / "a.parquet", "--against", tmp_path / "b.parquet"
+    text = run(capsys, *pair, "--bootstrap", 5)
     assert "a (ORACLE): jaad" in text and "a (ORACLE) - b (ORACLE): all" in text
     found = report(tmp_path / "evaluation")["runs"]["a (ORACLE)"]
     assert found["oracle"] and found["against"]["oracle"]
@@ -233,7 +168,7 @@ def test_incomplete_predictions_are_marked(tmp_path, capsys):
     assert "4/5 INCOMPLETE" in text and "3/? INCOMPLETE" in text
 
 
-def test_one_class_is_called_undefined(tmp_path, capsys):
+def test_metrics_of_one_class_are_undefined(tmp_path, capsys):
     write(tmp_path / "a.parquet", columns(label=(0, 0, 0, 0)))
     assert "undefined" in run(capsys, tmp_path / "a.parquet", "--bootstrap", 5)
     found = report(tmp_path / "evaluation")["runs"]["a"]["splits"]["all"]["scores"]["a"]
@@ -241,7 +176,7 @@ def test_one_class_is_called_undefined(tmp_path, capsys):
     assert found["metrics"]["roc_auc"] == nothing
 
 
-def test_paired_difference(tmp_path, capsys):
+def test_paired_differences_of_two_runs(tmp_path, capsys):
     good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
     write(good, columns(probability=(0.9, 0.8, 0.2, 0.1)))
     write(bad, columns(probability=(0.1, 0.2, 0.8, 0.9)))
@@ -256,10 +191,10 @@ def test_paired_difference(tmp_path, capsys):
     text = run(capsys, good, "--against", good, "--bootstrap", 50)
     same = report(tmp_path / "evaluation")["runs"]["good"]["against"]["splits"]["all"]
     assert {(n["value"], n["low"], n["high"]) for n in same.values()} == {(0, 0, 0)}
-    assert text.count("undecided") == 2 * len(same)
+    assert text.count("no difference") == 2 * len(same) and "-0.000" not in text
 
 
-def test_paired_difference_of_common_rows_is_resampled_together(tmp_path, capsys):
+def test_paired_differences_use_the_same_resamples_of_common_rows(tmp_path, capsys):
     rows = {"one": crowd(1), "other": crowd(2)}
     kept = {"one": np.arange(3, 40), "other": np.r_[39:29:-1, 0:29]}
     for name, take in kept.items():
@@ -282,28 +217,28 @@ def test_paired_difference_of_common_rows_is_resampled_together(tmp_path, capsys
             assert [change[end] for end in ends] == pytest.approx(slow), name
 
 
-def test_pairs_must_match_unless_allowed(tmp_path, capsys):
+def test_runs_with_different_rows_are_refused_unless_allowed(tmp_path, capsys):
     rows = columns()
     one, other = tmp_path / "one.parquet", tmp_path / "other.parquet"
     write(one, {name: value[:3] for name, value in rows.items()})
     write(other, {name: value[1:] for name, value in rows.items()})
-    counts = "2 forecasts in common, 1 only in one, 1 only in the other"
-    mend = "2 forecasts in common, 1 only in .*one.parquet, 1 only in the other; or pass --allow-m"
-    with pytest.raises(DataError, match=mend):
+    counts = "2 predictions in common, 1 only in one, 1 only in the other"
+    refused = "2 predictions in common, 1 only in .*one.parquet, 1 only in the other; or pass --al"
+    with pytest.raises(DataError, match=refused):
         run(capsys, one, "--against", other)
     text = run(capsys, one, "--against", other, "--allow-missing", "--bootstrap", 5)
     assert counts in " ".join(text.split()) and "2/4 INCOMPLETE" in text
     found = report(tmp_path / "evaluation")["runs"]["one"]["against"]
     assert (found["n"], found["only_here"], found["only_there"]) == (2, 1, 1)
     write(other, columns(label=(1, 0, 0, 0)))
-    with pytest.raises(DataError, match="has other labels than .*one.parquet"):
+    with pytest.raises(DataError, match="labels differ from those of .*one.parquet"):
         run(capsys, one, "--against", other, "--allow-missing")
     write(other, columns(last_frame=[1, 2, 3, 4]))
-    with pytest.raises(DataError, match="0 forecasts in common"):
+    with pytest.raises(DataError, match="0 predictions in common"):
         run(capsys, one, "--against", other, "--allow-missing")
 
 
-def test_seeds_are_averaged(tmp_path, capsys):
+def test_runs_that_differ_in_the_seed_are_averaged(tmp_path, capsys):
     probabilities = [(0.9, 0.8, 0.6, 0.1), (0.9, 0.3, 0.6, 0.1), (0.9, 0.8, 0.2, 0.1)]
     for seed, probability in enumerate(probabilities):
         rows = columns(probability=probability)
@@ -318,121 +253,19 @@ def test_seeds_are_averaged(tmp_path, capsys):
     assert "3 seeds: all" in text and "0.750 ± 0.250" in text
 
 
-def test_run_without_predictions_makes_them(tmp_path, capsys, monkeypatch):
+def test_a_run_without_predictions_predicts_first(tmp_path, capsys, monkeypatch):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    asked = []
+    calls = []
 
     def main(argv):
-        asked.append(argv)
+        calls.append(argv)
         write(tmp_path / "run" / "predictions.parquet")
         return 0
 
     monkeypatch.setitem(sys.modules, "vidreason.runs.train", types.SimpleNamespace(main=main))
     for _ in range(2):
         assert "run: jaad" in run(capsys, tmp_path / "run", "--bootstrap", 5)
-    assert asked == [["predict", "--run", str(tmp_path / "run"), "--data.predict_split", "test"]]
-
-
-def replaced(name, row, value):
-    rows = columns()
-    rows[name] = rows[name].astype(object)
-    rows[name][row] = value
-    return rows
-
-
-def without(name):
-    return {key: value for key, value in columns().items() if key != name}
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        *((without(name), f"lacks column {name}") for name in [*COLUMNS, "clean"]),
-        (replaced("probability", 1, float("nan")), "row 2: probability nan is not in 0…1"),
-        (replaced("probability", 0, 1.5), "row 1: probability 1.5 is not in 0…1"),
-        (replaced("probability", 0, None), "probability has 1 empty cells"),
-        (replaced("label", 2, -1), "row 3: label -1 is neither 0 nor 1"),
-        (replaced("last_frame", 3, -4), "row 4: last_frame -4 is negative"),
-        (columns(last_frame=["a"] * 4), "column last_frame is not int32"),
-        ({name: value[:0] for name, value in columns().items()}, "holds 0 rows of 4 expected"),
-        (
-            {name: np.r_[value, value[:1]] for name, value in columns().items()},
-            "holds 5 rows of 4 expected",
-        ),
-        (
-            {name: value[[0, 1, 2, 1]] for name, value in columns().items()},
-            "row 4: pedestrian '0_2_2' has another forecast",
-        ),
-    ],
-)
-def test_refuses_wrong_columns(tmp_path, rows, words):
-    file = tmp_path / "a.parquet"
-    text = json.dumps(meta(version=1))
-    table = pa.table({name: pa.array(list(value)) for name, value in rows.items()})
-    pq.write_table(table.replace_schema_metadata({"vidreason": text}), file)
-    with pytest.raises(DataError) as error:
-        read_predictions(file)
-    assert words in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        *(({name: ...}, f"lacks metadata {name}") for name in meta()),
-        ({"threshold": 1.2}, "threshold=1.2 is not in 0…1"),
-        ({"threshold": "0.5"}, "threshold='0.5' is no float"),
-        ({"oracle": 0}, "oracle=0 is no bool"),
-        ({"version": 2}, "has version 2, this program reads 1"),
-    ],
-)
-def test_refuses_wrong_metadata(tmp_path, given, words):
-    file = write(tmp_path / "a.parquet")
-    text = {k: v for k, v in (meta(version=1) | given).items() if v is not ...}
-    table = pq.read_table(file).replace_schema_metadata({"vidreason": json.dumps(text)})
-    pq.write_table(table, file)
-    with pytest.raises(DataError) as error:
-        read_predictions(file)
-    assert words in str(error.value)
-
-
-def test_refuses_other_files(tmp_path, capsys):
-    with pytest.raises(DataError, match="no such file; give"):
-        run(capsys, tmp_path / "nothing.parquet")
-    (tmp_path / "a.parquet").write_text("text")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        run(capsys, tmp_path / "a.parquet")
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "b.parquet")
-    with pytest.raises(DataError, match="has no `vidreason` metadata"):
-        run(capsys, tmp_path / "b.parquet")
-    with pytest.raises(DataError, match="neither predictions.parquet nor checkpoints"):
-        run(capsys, tmp_path)
-    file = write(tmp_path / "c.parquet")
-    with pytest.raises(DataError, match="is given twice"):
-        run(capsys, file, file)
-    with pytest.raises(DataError, match="--bootstrap"):
-        run(capsys, file, "--bootstrap", 0)
-
-
-def test_probabilities_of_0_and_1_are_some_and_only_the_benchmark_knows_clean(tmp_path):
-    rows = {name: value for name, value in columns().items() if name != "clean"}
-    rows["probability"] = np.array([0.0, 1.0, 0.5, 1.0])
-    found = read_predictions(write(tmp_path / "a.parquet", rows, protocol="stip"))
-    assert sorted(found["probability"].tolist()) == [0, 0.5, 1, 1]
-    assert "clean" not in found.table.column_names
-
-
-def test_nothing_is_written_if_the_columns_are_wrong(tmp_path):
-    with pytest.raises(DataError, match="lacks column label"):
-        write(tmp_path / "a.parquet", without("label"))
-    with pytest.raises(DataError, match="probability nan"):
-        write(tmp_path / "a.parquet", replaced("probability", 0, float("nan")))
-    assert not list(tmp_path.iterdir())
-
-
-def test_match_finds_common_keys(tmp_path):
-    one = read_predictions(write(tmp_path / "a.parquet")).table
-    left, right = match(one, one.take([3, 1]))
-    assert (left.tolist(), right.tolist()) == ([1, 3], [1, 0])
+    assert calls == [["predict", "--run", str(tmp_path / "run"), "--data.predict_split", "test"]]
 
 
 def part(root, protocol, split, subset="all", horizon=30):
@@ -442,7 +275,7 @@ def part(root, protocol, split, subset="all", horizon=30):
     return chosen, make_windows(chosen, protocol, subset, horizon)
 
 
-def test_baselines_forecast_the_same_rows(tmp_path, tiny_root, capsys):
+def test_baselines_are_scored_on_the_same_rows(tmp_path, tiny_root, capsys):
     scenes, windows = part(tiny_root, "benchmark", "test")
     train = part(tiny_root, "benchmark", "train")
     rows = prediction_columns(windows, scenes, np.full((len(windows), 1), 0.5))
@@ -460,9 +293,43 @@ def test_baselines_forecast_the_same_rows(tmp_path, tiny_root, capsys):
         assert found[name]["n"] == len(windows) - 1
 
 
+def test_inputs_that_cannot_be_evaluated_are_refused(tmp_path, capsys):
+    with pytest.raises(DataError, match="neither predictions.parquet nor checkpoints"):
+        run(capsys, tmp_path)
+    (tmp_path / "digits" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "digits" / "config.yaml").write_text("model: {class_path: DecomposeTask}")
+    with pytest.raises(DataError, match="is a decomposition run"):
+        run(capsys, tmp_path / "digits")
+    file = write(tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="is given twice"):
+        run(capsys, file, file)
+    with pytest.raises(DataError, match="--bootstrap"):
+        run(capsys, file, "--bootstrap", 0)
+    assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("roc_auc", (0.02, 0.01, 0.03), "better"),
+        ("roc_auc", (-0.02, -0.03, -0.01), "worse"),
+        ("brier", (-0.02, -0.03, -0.01), "better"),
+        ("f1@0.5", (0.02, -0.01, 0.03), "undecided"),
+        ("brier", (-2e-4, -4e-4, -1e-4), "no difference"),
+        ("brier", (-2e-4, -6e-3, -1e-4), "no difference"),
+        ("brier", (0.0, -2e-4, 1e-4), "no difference"),
+        ("roc_auc", (None, None, None), "undecided"),
+    ],
+)
+def test_a_difference_that_is_printed_as_zero_is_neither_better_nor_worse(key, change, words):
+    numbers = dict(zip(("value", "low", "high"), change, strict=True))
+    assert verdict(key, numbers) == words
+    assert "-0.000" not in format_interval(numbers)
+
+
 def test_baselines_refuse_another_dataset(tmp_path, tiny_root, capsys):
     file = write(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="4 of 4 rows are no windows of"):
+    with pytest.raises(DataError, match="4 of 4 rows are not windows of"):
         run(capsys, file, "--root", tiny_root)
     scenes, windows = part(tiny_root, "benchmark", "test")
     rows = prediction_columns(windows, scenes, np.full((len(windows), 1), 0.5))

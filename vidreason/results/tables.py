@@ -55,7 +55,7 @@ def _print_run(console: Console, run: ScoredRun, split: str) -> None:
     _show(console, table)
     if steps > 1:
         heads = map(metric_name, _SHORT[:4])
-        title = f"{name}, by frames ahead (threshold 0.5)"
+        title = f"{name}, by prediction horizon (threshold 0.5)"
         table = Table("frames ahead", *heads, "n", title=title)
         for i in sorted({0, steps // 2 - 1, steps - 1}):
             points = (numbers(*ours.curve(key)[:, i]) for key in _SHORT[:4])
