@@ -9,15 +9,14 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
 from vidreason.core.errors import DataError
 from vidreason.decomposition.networks import EquivariantDDPAE
-from vidreason.decomposition.networks.equivariant import (
-    SIGMA,
-    _blurred,
-    _cover,
-    _ink_centre,
-    _pose,
+from vidreason.decomposition.networks.ddpae import SIGMA
+from vidreason.decomposition.networks.drawing import centre_of_mass, draw, draw_expected, screen
+from vidreason.decomposition.networks.forecaster import (
+    AxisForecast,
+    acceleration_prior,
+    errors_alike,
 )
-from vidreason.decomposition.networks.forecaster import AxisForecast, errors_alike
-from vidreason.decomposition.networks.spatial import paste
+from vidreason.decomposition.networks.localization import matched_filter
 
 SMALL = {"t_in": 5, "t_out": 3, "size": 32, "window": 16, "width": 6, "forecast": 16, "content": 3}
 
@@ -74,7 +73,7 @@ def test_prior_of_the_input_frames_is_that_of_accelerated_motion(net):
         parts[time, 1] = velocity * time
         for kick in range(2, time + 1):
             parts[time, kick] = acceleration * (time - kick + 1)
-    prior = net._past()
+    prior = acceleration_prior(5, 32, *net.log_std[1:].exp())
     assert torch.allclose(prior.covariance_matrix.double(), parts @ parts.T, rtol=1e-4)
     assert torch.equal(prior.mean, torch.full((5,), 16.0))
 
@@ -83,18 +82,18 @@ def test_matched_filter_weighs_places_by_their_likelihood(net):
     torch.manual_seed(2)
     objects, start = 0.6 * torch.rand(1, 1, 16, 16), torch.tensor([[[13.4], [17.8]]])
     true = torch.tensor([[[14.0], [17.0]]])
-    rest = paste(objects[:, None], _pose(true.mT, 32, 16), 32) + 0.2 * torch.rand(1, 1, 1, 32, 32)
+    rest = draw(objects[:, None], true[:, None], 32)[:, 0] + 0.2 * torch.rand(1, 1, 1, 32, 32)
     logits, places = [], []
     for y in range(15, 22):
         for x in range(10, 17):
             place = torch.tensor([[[float(x)], [float(y)]]])
-            drawn = paste(objects[:, None], _pose(place.mT, 32, 16), 32)
+            drawn = draw(objects[:, None], place[:, None], 32)[:, 0]
             # An object that leaves nothing of itself outside has the same energy everywhere.
             likelihood = -(rest - drawn).square().sum() / (2 * SIGMA**2)
             logits.append(likelihood - (place - start).square().sum() / (2 * 2.0**2))
             places.append(place[0, :, 0])
     mean = torch.stack(logits).softmax(0) @ torch.stack(places)
-    found = net._matched(rest, objects, start)
+    found = matched_filter(rest, objects, start, net.shifts)
     assert torch.allclose(found[0, :, 0], mean, atol=1e-3)
 
 
@@ -102,9 +101,10 @@ def test_matched_filter_finds_an_object_to_the_pixel(net):
     objects = torch.zeros(1, 1, 16, 16)
     objects[..., 4:11, 5:9] = 1
     true = torch.tensor([[[14.0, 15.0], [17.0, 15.0]]])
-    rest = paste(objects[:, None], _pose(true.mT, 32, 16), 32)
+    rest = draw(objects[:, None], true[:, None], 32)[:, 0]
     for shift in (-2.0, 0.7, 2.0):
-        assert torch.allclose(net._matched(rest, objects, true + shift), true, atol=1e-3)
+        found = matched_filter(rest, objects, true + shift, net.shifts)
+        assert torch.allclose(found, true, atol=1e-3)
 
 
 def test_scout_moves_with_what_it_sees():
@@ -123,24 +123,24 @@ def test_average_picture_is_that_of_many():
     torch.manual_seed(0)
     objects, mean = torch.rand(1, 2, 1, 16, 16), 10 + 12 * torch.rand(1, 2, 2, 3)
     std = torch.full_like(mean, 1.5)
-    place = (mean + std * torch.randn(4000, 2, 2, 3)).transpose(0, 1)  # (N, samples, 2, T)
-    drawn = paste(objects[0, :, None, None], _pose(place.mT, 32, 16), 32).mean(1)
-    assert torch.allclose(_blurred(objects, mean, std, 32)[0], drawn, atol=0.04)
-    sharp = paste(objects[:, :, None], _pose(mean.mT, 32, 16), 32)
-    assert torch.allclose(_blurred(objects, mean, std * 1e-4, 32), sharp, atol=1e-4)
+    tracks = mean + std * torch.randn(4000, 2, 2, 3)
+    drawn = draw(objects.expand(4000, -1, -1, -1, -1), tracks, 32).mean(0)
+    assert torch.allclose(draw_expected(objects, mean, std, 32)[0], drawn, atol=0.04)
+    sharp = draw_expected(objects, mean, std * 1e-4, 32)
+    assert torch.allclose(sharp, draw(objects, mean, 32), atol=1e-4)
 
 
 def test_components_cover_each_other():
     one, two = torch.tensor([[[0.0, 0.5, 1.0]], [[0.25, 0.5, 0.5]]]).unbind()
-    found = _cover([one, two])
+    found = screen([one, two])
     assert torch.allclose(found, torch.tensor([[0.25, 0.75, 1.0]]))
 
 
 def test_centre_of_mass():
     objects = torch.zeros(1, 1, 1, 8, 8)
     objects[..., 1:3, 5] = 1  # rows 1 and 2 of 0 ... 7, whose middle is 3.5
-    assert torch.allclose(_ink_centre(objects)[0, 0, :, 0], torch.tensor([1.5, -2.0]), atol=1e-2)
-    assert torch.equal(_ink_centre(objects * 0.01), torch.zeros(1, 1, 2, 1))
+    assert torch.allclose(centre_of_mass(objects)[0, 0, :, 0], torch.tensor([1.5, -2.0]), atol=1e-2)
+    assert torch.equal(centre_of_mass(objects * 0.01), torch.zeros(1, 1, 2, 1))
 
 
 def test_forecast_is_equivariant():
@@ -255,11 +255,11 @@ def test_the_default_is_small():
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"components": 0}, "model.net.components: 0 is not within 1 and 100"),
-        ({"t_in": 2}, "model.net.t_in: 2 is not within 3 and 1000"),
+        ({"components": 0}, "model.net.components: must be between 1 and 100, got 0"),
+        ({"t_in": 2}, "model.net.t_in: must be between 3 and 1000, got 2"),
         ({"size": 34}, "model.net.size: 34 is no multiple of 4"),
         ({"forecaster": "all"}, "model.net.forecaster: 'all' is none"),
-        ({"window": 68}, "model.net.window: 68 is not within 8 and 64"),
+        ({"window": 68}, "model.net.window: must be between 8 and 64, got 68"),
     ],
 )
 def test_options_out_of_range(options, line):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from vidreason.decomposition.networks import EquivariantDDPAE
-from vidreason.decomposition.networks.equivariant import _turned
-from vidreason.decomposition.networks.forecaster import RelationalForecast
+from vidreason.decomposition.networks.forecaster import RelationalForecast, reflected
 
 
 def tracks(count=3, length=5, batch=4, seed=0):
@@ -73,12 +72,12 @@ def test_beyond_its_reach_a_forecast_starts_again_from_itself(net):
 def test_a_square_laid_another_way_keeps_distances():
     past, _ = tracks(batch=200)
     torch.manual_seed(0)
-    turned = _turned(past)
+    turned = reflected(past)
     assert torch.allclose(turned.square().sum(-2), past.square().sum(-2))
     gaps = [(t[:, 0] - t[:, 1]).norm(dim=1) for t in (turned, past)]
     assert torch.allclose(*gaps, atol=1e-6)
     # All eight ways come about: where (2, 1) goes.
-    places = _turned(torch.tensor([2.0, 1.0]).view(1, 1, 2, 1).expand(200, -1, -1, -1))
+    places = reflected(torch.tensor([2.0, 1.0]).view(1, 1, 2, 1).expand(200, -1, -1, -1))
     assert len({tuple(place.flatten().tolist()) for place in places}) == 8
 
 

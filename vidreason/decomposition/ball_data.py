@@ -1,4 +1,4 @@
-"""`BallsData`: clips of bouncing balls, simulated or from files, drawn when they are asked for."""
+"""`BallsData`: data module of bouncing balls, simulated or read from files, drawn on the fly."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,33 +17,34 @@ from vidreason.decomposition.digits import paste, sheets, uniforms
 from vidreason.decomposition.discs import Discs
 
 Look = Literal["disc", "smooth", "soft"]
-_PHASES = 8  # places within a pixel that balls are drawn at, along each axis
+_PHASES = 8  # subpixel positions along each axis
 
 
 class Drawing:
-    """Draws balls white on black.
+    """Draws balls in white on black.
 
-    A box width is S pixels, and the box's corner is half a pixel into the frame, as in DDPAE's
-    data (Hsieh et al. 2018), where coordinates are rounded to numbers of pixels.
+    A box width is S pixels, and the corner of the box is half a pixel inside the frame, as in the
+    data of DDPAE (Hsieh et al., NeurIPS 2018), where coordinates are rounded to pixel indices.
 
     Args:
-        radii: All that occur, box widths.
-        size: Pixels S of a side of the frames.
-        look: `disc`: OpenCV's filled circle around the nearest pixel, its radius rounded down, as
-            in DDPAE; `smooth`: a disc with smooth edges at its place to an eighth of a pixel;
-            `soft`: exp(-(d/r)^8) at distance d there (Sutskever et al., NeurIPS 2008).
+        radii: All radii that occur, in box widths.
+        size: Frame side S in pixels.
+        look: `disc` is OpenCV's filled circle around the nearest pixel with its radius rounded
+            down, as in DDPAE. The others are drawn at a resolution of an eighth of a pixel:
+            `smooth` is an anti-aliased disc, `soft` is exp(-(d/r)^8) at distance d (Sutskever et
+            al., NeurIPS 2008).
     """
 
     def __init__(self, radii: np.ndarray, size: int, look: Look = "disc") -> None:
         self.radii, self.size, self.look = np.unique(radii[~np.isnan(radii)]), size, look
-        self.reach = int(self.radii.max() * size) + 2  # pixels around the one of the centre
+        self.reach = int(self.radii.max() * size) + 2  # pixels around the central one
         self.phases = 1 if look == "disc" else _PHASES
         images = np.concatenate([self._stamps(radius * size) for radius in self.radii])
-        # The margin lets balls reach over the edge. The last image is of no ball.
+        # The margin lets balls extend over the edge. The last image, of no ball, is black.
         self.sheets = sheets(np.concatenate([images, 0 * images[:1]]), size + 2 * self.reach)
 
     def _stamps(self, radius: float) -> np.ndarray:
-        """A ball at each place within a pixel, (K, D, D)."""
+        """Returns images of a ball at each subpixel position, (K, D, D) uint8."""
         side = 2 * self.reach + 1
         if self.look == "disc":
             stamp = np.zeros((side, side), np.uint8)
@@ -59,11 +60,11 @@ class Drawing:
         return (255 * light).round().astype(np.uint8).reshape(-1, side, side)
 
     def positions(self, balls: Balls) -> np.ndarray:
-        """Centres, (M, T, N, 2) px in the convention of `Clip`."""
+        """Returns the centres in the convention of `Clip`, (M, T, N, 2) px."""
         return balls.positions * self.size + 0.5
 
     def frames(self, balls: Balls) -> np.ndarray:
-        """(M, T, S, S) uint8."""
+        """Draws M scenes of T frames, (M, T, S, S) uint8."""
         there = ~np.isnan(balls.radii)[:, None]
         phases = self.phases
         cell = np.floor(np.nan_to_num(self.positions(balls)) * phases).astype(np.int64)
@@ -72,7 +73,7 @@ class Drawing:
         which = np.where(there, (kind * phases + y) * phases + x, len(self.sheets) - 2)
         shape = (*pixel.shape[:2], *self.sheets.shape[1:])
         drawn = np.empty(shape, np.uint8)
-        for clip in range(len(drawn)):  # so that they stay in the processor's cache
+        for clip in range(len(drawn)):  # one by one, so that they stay in the CPU cache
             part = slice(clip, clip + 1)
             paste(drawn[part], self.sheets, which[part], pixel[part])
         inside = slice(self.reach, self.reach + self.size)
@@ -80,35 +81,35 @@ class Drawing:
 
 
 class BallsData(ClipData):
-    """Bouncing balls as an endless stream of training clips and fixed sets of others.
+    """Bouncing balls with an endless stream of training clips and fixed validation and test sets.
 
-    Training clips are random windows of `trajectories` scenes, the choice a function of the seed
-    and the clip's number; validation and test clips are the first frames of others. The defaults
-    are those of DDPAE (Hsieh et al. 2018), but for its physics engine.
+    Training clips are random windows of `trajectories` scenes, chosen as a function of the seed and
+    the clip's number. Validation and test clips are the first frames of other scenes. The defaults
+    are those of DDPAE (Hsieh et al., NeurIPS 2018), except for its physics engine.
 
     Args:
-        balls: Balls of a simulated scene.
-        radius: Of each, box widths.
-        gravity: Downward, box widths per frame².
-        trajectories: Training scenes.
-        frames: Frames of a scene, at least `length`.
-        size: Pixels S of a side of the frames.
+        balls: Balls in a simulated scene.
+        radius: Radius of each simulated ball, in box widths.
+        gravity: Downward acceleration in simulation, in box widths per frame².
+        trajectories: Number of simulated training scenes.
+        frames: Frames of a simulated training scene, at least `length`.
+        size: Frame side S in pixels.
         length: Frames of a clip, input and predicted.
-        channels: Channels C, all alike.
+        channels: Number of identical channels C.
         look: How balls are drawn, see `Drawing`.
         batch_size: Clips in a batch.
-        epoch_clips: Training clips in an epoch.
+        epoch_clips: Training clips per epoch.
         val_clips: Validation clips.
         test_clips: Test clips.
-        train_file: Scenes to train on instead of simulated ones, in any form of `read_balls`.
+        train_file: File of training scenes instead of simulated ones, in a format of `read_balls`.
         val_file: The same for validation.
         test_file: The same for test.
-        workers: Processes that make batches.
-        seed: Of the training clips.
-        predict_split: Which split `predict` takes.
+        workers: Data loader processes.
+        seed: Random seed of the training clips.
+        predict_split: Split that `predict` uses.
 
     Raises:
-        DataError: An option out of range.
+        DataError: An option is out of range, or a file is missing.
     """
 
     def __init__(
@@ -150,20 +151,20 @@ class BallsData(ClipData):
             if file and not Path(file).exists():
                 raise DataError(f"data.{split}_file", f"{file} does not exist", "correct the path")
         self.options: dict[str, Any] = {"balls": balls, "radius": radius, "gravity": gravity}
-        Discs(**self.options)  # refuses what is out of range
+        Discs(**self.options)  # checks these options
         self.options |= {"size": size, "length": length, "channels": channels, "look": look}
         self.size, self.channels, self.look, self.seed = size, channels, look, seed
         self.trajectories, self.frames = trajectories, frames
 
     def make(self, split: Split) -> Dataset[Clip]:
-        """Reads or simulates the scenes of a split."""
+        """Returns the clips of a split, whose scenes are read or simulated."""
         seed = SEEDS.get(split, self.seed)
         if file := self.files[split]:
             balls = read_balls(Path(file))
             scenes, frames = balls.positions.shape[:2]
             if frames < self.length:
-                problem = f"scenes of {frames} frames are shorter than data.length {self.length}"
-                raise DataError(file, problem, "set data.length lower")
+                problem = f"scenes have {frames} frames, data.length is {self.length}"
+                raise DataError(file, problem, f"set data.length to at most {frames}")
             radii = balls.radii
 
             def states(index: np.ndarray) -> Balls:
@@ -183,7 +184,7 @@ class BallsData(ClipData):
 
 
 class _Scenes(Dataset[Clip]):
-    """Clips by the batch, as windows of scenes: random ones, or the first frames of each."""
+    """Clips as windows of scenes: random windows, or the first frames of each scene."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Metrics of physical state: where balls will be, how fast, and what a long forecast keeps.
+"""Metrics of physical state: position and velocity errors of balls, and stability of rollouts.
 
-Velocities are differences over two frames, as in DDPAE (Hsieh et al., NeurIPS 2018), whose truth is
-rounded to pixels. Here the truth is exact and every ball has one component; what the published
-rule gives stands beside it, under names that end in `_published`.
+Velocities are differences over two frames, as in DDPAE (Hsieh et al., NeurIPS 2018). There, the
+ground truth is rounded to pixels; here it is exact, and each ball is matched to one component.
+Metrics whose names end in `_published` follow the published rule, for comparison.
 """
 
 import torch
@@ -13,7 +13,7 @@ from vidreason.decomposition.clip import Clip
 from vidreason.decomposition.metrics import ambiguous, follow
 
 _STRIDE = 2  # frames
-_STILL = 1e-4  # box widths in two frames; slower than that has no direction
+_STILL = 1e-4  # box widths in two frames; below this, velocity has no direction
 _KNOCK = 1e-3  # px per frame
 _TALLIES = (
     *("position_error", "position_error_collided", "velocity_error", "velocity_cosine"),
@@ -22,13 +22,14 @@ _TALLIES = (
 
 
 def collided(velocities: Tensor) -> Tensor:
-    """Balls that have hit another ball since the first frame.
+    """Returns which balls have hit another ball since the first frame.
 
-    Walls turn the horizontal velocity round and gravity leaves it alone: only another ball changes
-    how large it is.
+    A wall only reverses the horizontal velocity, and gravity does not change it: a change in its
+    magnitude is a collision with another ball.
 
     Args:
-        velocities: (B, T, N, 2) px per frame, at the time of each frame; NaN where there is none.
+        velocities: Velocities at the time of each frame, (B, T, N, 2) px per frame; NaN where there
+            is no ball.
 
     Returns:
         (B, T, N) bool.
@@ -39,15 +40,15 @@ def collided(velocities: Tensor) -> Tensor:
 
 
 def compare(predicted: Tensor, truth: Tensor, still: float) -> tuple[Tensor, Tensor]:
-    """Relative error of speed |1 - |v| / |v*||, and cosine of the angle between v and v*.
+    """Returns the relative speed error |1 - |v| / |v*|| and the cosine of the angle of v and v*.
 
     Args:
-        predicted: Velocities v, (..., 2).
-        truth: Velocities v*, (..., 2).
-        still: Speed below which there is no direction.
+        predicted: Predicted velocities v, (..., 2).
+        truth: True velocities v*, (..., 2).
+        still: Speed below which a velocity has no direction.
 
     Returns:
-        Both (...); NaN where either of the two is slower than `still`.
+        Both (...); NaN where either velocity is slower than `still`.
     """
     fast, true = predicted.norm(dim=-1), truth.norm(dim=-1)
     moves = (fast >= still) & (true >= still)
@@ -57,19 +58,27 @@ def compare(predicted: Tensor, truth: Tensor, still: float) -> tuple[Tensor, Ten
 
 
 def constant_velocity(positions: Tensor, t_in: int) -> Tensor:
-    """Positions (B, L, N, 2) whose frames after `t_in` go on as the last two seen ones moved."""
+    """Replaces the positions after `t_in` frames by extrapolation of the last two input frames.
+
+    Args:
+        positions: (B, L, N, 2) px.
+        t_in: Number of input frames.
+
+    Returns:
+        (B, L, N, 2) px.
+    """
     last, before = positions[:, t_in - 1 : t_in], positions[:, t_in - 2 : t_in - 1]
     ahead = torch.arange(1, positions.shape[1] - t_in + 1, device=positions.device)
     return torch.cat([positions[:, :t_in], last + (last - before) * ahead[:, None, None]], 1)
 
 
 class BallMetrics(Metric):
-    """Streams errors of position and velocity by horizon.
+    """Accumulates position and velocity errors by horizon.
 
     Args:
         t_in: Number of input frames.
         t_out: Number of predicted frames, T_out.
-        size: Pixels S of a side of the frames, which is a box width.
+        size: Frame side S in pixels, which is one box width.
     """
 
     full_state_update = False
@@ -89,8 +98,8 @@ class BallMetrics(Metric):
         """Adds a batch.
 
         Args:
-            clip: At least L frames, with velocities.
-            placed: Positions of the components, (B, L, M, 2) px, L = t_in + T_out.
+            clip: Ground truth of at least L frames, with velocities.
+            placed: Positions of M components, (B, L, M, 2) px with L = t_in + T_out.
         """
         assert clip.velocities is not None
         t_in, length = self.t_in, placed.shape[1]
@@ -111,7 +120,7 @@ class BallMetrics(Metric):
         drop = ambiguous(placed, truth, t_in, blank)
         self.clips += len(placed)
         self.dropped += drop.sum()
-        # Every component is compared with the ball that it is nearest to.
+        # The published rule compares each component with its nearest ball.
         rounded = (truth - 0.5).round()
         away = placed[:, :t_in, :, None] - rounded[:, :t_in, None]
         nearest = away.square().sum(-1).nanmean(1).nan_to_num(nan=torch.inf).argmin(-1)
@@ -124,15 +133,15 @@ class BallMetrics(Metric):
             self._add(name, value[~drop])
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over balls and clips.
+        """Computes means over balls and clips.
 
         Returns:
-            `position_error` px, constant offset removed; `position_error_collided`, of balls that
-            hit another after the last input frame; `velocity_error` and `velocity_cosine`; and
-            these two under the published rule, which compares each component with the nearest
-            ball and leaves out clips where two have the same. Each is a scalar, and under
-            `<name>_by_horizon` (T_out,), NaN for a horizon without any such ball.
-            `ambiguous_published` is the share of clips left out.
+            `position_error` in px, with constant offsets removed; `position_error_collided`, for
+            balls that have hit another since the last input frame; `velocity_error` and
+            `velocity_cosine`; and the latter two by the published rule, which compares each
+            component with its nearest ball and excludes clips in which two share one. Each is a
+            scalar, and (T_out,) under `<name>_by_horizon`, NaN for a horizon without such balls.
+            `ambiguous_published` is the fraction of clips excluded.
         """
         found: dict[str, Tensor] = {}
         for name in _TALLIES:
@@ -141,35 +150,35 @@ class BallMetrics(Metric):
         return found | {"ambiguous_published": self.dropped / self.clips}
 
     def _velocities(self, positions: Tensor) -> Tensor:
-        """Of the predicted frames, (B, T_out, N, 2) px in two frames."""
+        """Returns velocities in the predicted frames, (B, T_out, N, 2) px per two frames."""
         return positions[:, self.t_in :] - positions[:, self.t_in - _STRIDE : -_STRIDE]
 
     def _add(self, name: str, values: Tensor) -> None:
-        """Counts what is a number of (B, T_out, N)."""
+        """Adds values (B, T_out, N) that are not NaN."""
         total, count = getattr(self, f"{name}_sum"), getattr(self, f"{name}_count")
         total += values.double().nansum((0, 2))
         count += (~values.isnan()).sum((0, 2))
 
 
 def _take(positions: Tensor, which: Tensor) -> Tensor:
-    """Of (B, L, M, 2) those of the indices (B, N), (B, L, N, 2)."""
+    """Selects positions (B, L, N, 2) from (B, L, M, 2) by indices (B, N)."""
     pick = which[:, None, :, None].expand(-1, positions.shape[1], -1, 2)
     return positions.gather(2, pick)
 
 
 def rollout(positions: Tensor, t_in: int, size: int, radius: float) -> dict[str, Tensor]:
-    """What a long forecast keeps of the laws of motion.
+    """Measures how far a long rollout obeys the laws of motion.
 
     Args:
-        positions: Of the balls, (B, L, N, 2) px.
+        positions: Positions of the balls, (B, L, N, 2) px.
         t_in: Number of input frames.
-        size: Pixels S of a side of the box.
-        radius: Of the balls, px.
+        size: Side S of the box in pixels.
+        radius: Radius of the balls in pixels.
 
     Returns:
-        By predicted frame, (L - t_in,): `energy`, the sum of squared velocities over that of the
-        input frames, median over clips; the shares of balls `outside`, more than half a radius into
-        a wall, and `merged`, whose centre is nearer than a radius to another's.
+        By predicted frame, (L - t_in,): `energy`, the sum of squared velocities relative to the
+        input frames, as the median over clips; and the fractions of balls that are `outside`, more
+        than half a radius into a wall, and `merged`, with centres closer than a radius.
     """
     step = positions.diff(dim=1).square().sum((-1, -2))  # (B, L - 1)
     energy = step[:, t_in - 1 :] / step[:, : t_in - 1].mean(1, keepdim=True).clamp(min=1e-9)

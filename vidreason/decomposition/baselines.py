@@ -1,7 +1,7 @@
-"""Forecasts that need no training, and what nobody can beat, for clips of Moving MNIST.
+"""Baselines without training, and the Bayes-optimal prediction, for Moving MNIST.
 
-Two look at frames: `black` and `copy_last`. The others are told what the digits look like and where
-they were: `constant_velocity` knows no walls, and `bayes_mean` is the best forecast there is.
+`black` and `copy_last` see frames. The others are given the digits' appearance and past positions:
+`constant_velocity` ignores walls, and `bayes_mean` is the optimum in squared error.
 """
 
 from math import pi
@@ -15,16 +15,16 @@ from vidreason.decomposition.clip import Decomposition
 from vidreason.decomposition.digits import SPEED, MovingDigits, render, trajectories
 from vidreason.decomposition.metrics import VideoMetrics
 
-_FITTED = 3  # of 2 to 10 positions, those that predict best
+_FITTED = 3  # positions; of 2 to 10, the number that predicts best
 _PROPOSALS, _ROUNDS = 1024, 10_000
 
 
 def black(frames: Tensor, t_out: int) -> Tensor:
-    """Nothing at all.
+    """Predicts black frames.
 
     Args:
-        frames: Input, (B, T_in, C, S, S).
-        t_out: Number of frames to predict.
+        frames: Input frames, (B, T_in, C, S, S).
+        t_out: Number of frames to predict, T_out.
 
     Returns:
         (B, T_out, C, S, S).
@@ -33,21 +33,24 @@ def black(frames: Tensor, t_out: int) -> Tensor:
 
 
 def copy_last(frames: Tensor, t_out: int) -> Tensor:
-    """The last input frame again and again; shapes as in `black`."""
+    """Predicts the last input frame, repeated; arguments as in `black`."""
     return frames[:, -1:].repeat(1, t_out, 1, 1, 1)
 
 
 def constant_velocity(digits: Tensor, corner: Tensor, t_out: int, size: int) -> Decomposition:
-    """The true digits, moving on along lines through their last three true positions.
+    """Predicts that the true digits move along lines through their last three true positions.
 
-    Lines are least-squares fits, rounded to whole pixels. Walls are ignored: digits leave the
-    frame. More positions make worse lines, because nearly every digit has met a wall in ten frames.
+    Lines are least-squares fits, rounded to whole pixels. Walls are ignored, so digits leave the
+    frame. Fits to more positions are worse, because nearly every digit hits a wall in ten frames.
 
     Args:
-        digits: (B, N, D, D) in [0, 1], black where there is none.
-        corner: Top left pixels in the input frames, (B, T_in, N, 2): x, y.
-        t_out: Number of frames to predict.
-        size: Pixels S of a side of the frames.
+        digits: (B, N, D, D) in [0, 1], black where there is no digit.
+        corner: Top left pixels in the input frames, x and y, (B, T_in, N, 2).
+        t_out: Number of frames to predict, T_out.
+        size: Frame side S in pixels.
+
+    Returns:
+        A decomposition with one component per digit, of T_in + T_out frames.
     """
     batch, number, side, _ = digits.shape
     recent = corner[:, -_FITTED:].double()
@@ -69,31 +72,31 @@ def constant_velocity(digits: Tensor, corner: Tensor, t_out: int, size: int) -> 
 def consistent_corners(
     corner: np.ndarray, free: int, length: int, samples: int, seed: int
 ) -> np.ndarray:
-    """Ways that digits may go on, given the whole pixels where they were seen.
+    """Samples trajectories of digits from the exact posterior given their observed pixels.
 
-    Starts and directions are drawn as the benchmark draws them, and kept where the benchmark's
-    physics lead over all the pixels seen; so they are samples of the exact posterior. Only those
-    are proposed that the first pixel allows, and whose speed along either axis agrees, to within a
-    pixel, with every way seen between two walls.
+    Start positions and directions are drawn from the benchmark's prior, and kept if the benchmark's
+    motion passes through all observed pixels. Proposals are limited to those that the first pixel
+    allows, and whose speed along either axis agrees to within a pixel with all motion observed
+    between two walls.
 
     Args:
-        corner: Top left pixels (M, T_in, 2) of M digits: x, y.
-        free: Pixels that a corner has to move in.
-        length: Frames to go through, those seen included.
-        samples: Ways per digit.
-        seed: Of the samples.
+        corner: Observed top left pixels of M digits, x and y, (M, T_in, 2) integers.
+        free: Number of pixels that a corner can move along an axis.
+        length: Number of frames to simulate, including those observed.
+        samples: Trajectories per digit.
+        seed: Random seed of the samples.
 
     Returns:
-        (samples, M, length, 2) int64.
+        Top left pixels, (samples, M, length, 2) int64.
 
     Raises:
-        DataError: No motion was found for some digit: it does not move as the benchmark's do.
+        DataError: No trajectory was found for a digit, which does not move as in the benchmark.
     """
     rng = np.random.default_rng(seed)
     digits, t_in = corner.shape[:2]
     low, high = _angles(corner, free)
     cell = corner[:, 0].T  # (2, M)
-    # A first step over the wall has ended at it, so that the start may lie further back.
+    # A first step across a wall ends at the wall, so the start may lie further back.
     first = np.where(cell == 0, -SPEED, cell / free)
     last = np.where(cell < free, (cell + 1) / free, 1 + SPEED)
     starts, turns = np.empty((2, digits, samples)), np.empty((digits, samples))
@@ -104,7 +107,7 @@ def consistent_corners(
             return (free * path).astype(np.int64).transpose(3, 2, 0, 1)
         draw = rng.random((3, len(todo), _PROPOSALS))
         angle = low[todo, None] + (high - low)[todo, None] * draw[2]
-        # The bounds are of the first quadrant: any of the four may be meant.
+        # The bounds are for the first quadrant, but the direction may be in any of the four.
         angle = rng.choice([0, pi], angle.shape) + rng.choice([-1, 1], angle.shape) * angle
         step = SPEED * np.stack([np.cos(angle), np.sin(angle)])
         start = first[:, todo, None] + (last - first)[:, todo, None] * draw[:2] - step
@@ -117,13 +120,13 @@ def consistent_corners(
         starts[:, *place], turns[place] = start[:, digit, proposal], angle[digit, proposal]
         have[todo] = np.minimum(have[todo] + kept.sum(1), samples)
     problem = f"{(have < samples).sum()} of {digits} digits do not move as in Moving MNIST"
-    raise DataError("positions", problem, "give those of its generator")
+    raise DataError("positions", problem, "pass those of its generator")
 
 
 def _angles(corner: np.ndarray, free: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds, (M,) radians each, of the direction folded into the first quadrant."""
+    """Returns bounds of the direction, folded into the first quadrant, (M,) radians each."""
     a, b = np.triu_indices(corner.shape[1], 1)
-    # Only at these pixels can a digit have been stopped by a wall.
+    # A wall can have stopped a digit only at these pixels.
     stops = ((corner == 0) | (corner == free)).cumsum(1)
     straight = stops[:, a] == stops[:, b]  # (M, pairs, 2)
     way = np.abs(corner[:, b] - corner[:, a])
@@ -137,23 +140,23 @@ def _angles(corner: np.ndarray, free: int) -> tuple[np.ndarray, np.ndarray]:
 def bayes_mean(
     digits: Tensor, corner: Tensor, t_out: int, size: int, samples: int = 96, seed: int = 0
 ) -> Tensor:
-    """Mean of the frames that may follow: least squared error of all forecasts, but for chance.
+    """Predicts the posterior mean frames, which have the least expected squared error.
 
-    With S samples the error is 1 + 1/S times that of the exact mean, on average.
+    With n samples, the error is 1 + 1/n times that of the exact mean on average.
 
     Args:
-        digits: (B, N, D, D) in [0, 1], black where there is none.
-        corner: Top left pixels in the input frames, (B, T_in, N, 2) integers: x, y.
-        t_out: Number of frames to predict.
-        size: Pixels of a side of the frames.
+        digits: (B, N, D, D) in [0, 1], black where there is no digit.
+        corner: Top left pixels in the input frames, x and y, (B, T_in, N, 2) integers.
+        t_out: Number of frames to predict, T_out.
+        size: Frame side S in pixels.
         samples: Futures to average.
-        seed: Of the samples.
+        seed: Random seed of the samples.
 
     Returns:
         (B, T_out, 1, S, S).
 
     Raises:
-        DataError: A digit does not move as Moving MNIST's do.
+        DataError: A digit does not move as in Moving MNIST.
     """
     batch, number, side, _ = digits.shape
     there = digits.flatten(2).any(-1)  # (B, N)
@@ -171,17 +174,17 @@ def bayes_mean(
 def table(
     made: MovingDigits, t_in: int, clips: int, samples: int = 96, batch: int = 50
 ) -> dict[str, dict[str, Tensor]]:
-    """Metrics of all these forecasts, on the first clips of a generator.
+    """Evaluates all baselines on the first clips of a generator.
 
     Args:
-        made: The generator; its clips' frames after the first `t_in` are predicted.
+        made: Generator of clips, whose frames after the first `t_in` are predicted.
         t_in: Number of input frames.
         clips: Number of clips.
-        samples: Futures to average for the floor.
-        batch: Clips worked on at once.
+        samples: Futures to average for the Bayes floor.
+        batch: Clips to process at once.
 
     Returns:
-        By the forecast's name what `VideoMetrics.compute` gives. The squared error in the row
+        Results of `VideoMetrics.compute` by the name of the baseline. The squared error in the row
         `Bayes floor` is corrected for the finite number of samples; the other metrics are not.
     """
     t_out, size = made.length - t_in, made.size

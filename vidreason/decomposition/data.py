@@ -1,4 +1,4 @@
-"""`MovingMNISTData`: clips of moving digits, made when they are asked for."""
+"""`MovingMNISTData`: data module of moving digits, generated on the fly."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,20 +17,25 @@ from vidreason.decomposition.digits import MovingDigits, read_official
 from vidreason.decomposition.mnist import SIDE, drawn_digits, read_digits
 
 Split = Literal["train", "val", "test"]
-# Validation and test clips are the same for every run. Training seeds are below 2**32.
+# Validation and test clips are the same in every run; training seeds are below 2**32.
 SEEDS = {"val": 1 << 40, "test": 2 << 40}
-_DRAWN = {"train": (4_000, 1), "val": (500, 2), "test": (500, 3)}  # digits and their seed
+_DRAWN = {"train": (4_000, 1), "val": (500, 2), "test": (500, 3)}  # number of digits and seed
 
 
 class ClipData(pl.LightningDataModule):
-    """Three splits whose training clips are an endless stream, whatever makes them.
+    """Data module with an endless stream of training clips and fixed validation and test sets.
+
+    Subclasses implement `make`.
 
     Args:
-        clips: Number of clips by split; of `train`, in an epoch.
+        clips: Number of clips by split; for `train`, per epoch.
         length: Frames of a clip, input and predicted.
         batch_size: Clips in a batch.
-        workers: Processes that make batches.
-        predict_split: Which split `predict` takes.
+        workers: Data loader processes.
+        predict_split: Split that `predict` uses.
+
+    Raises:
+        DataError: An option is out of range.
     """
 
     def __init__(
@@ -55,11 +60,11 @@ class ClipData(pl.LightningDataModule):
         self.sets: dict[str, Dataset[Clip]] = {}
 
     def make(self, split: Split) -> Dataset[Clip]:
-        """The clips of a split, to be had by `__getitems__`."""
+        """Returns the clips of a split, which `__getitems__` collates into batches."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Makes the splits that `stage` needs."""
+        """Creates the splits that `stage` needs."""
         needed: dict[str, tuple[Split, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -71,19 +76,19 @@ class ClipData(pl.LightningDataModule):
                 self.sets[split] = self.make(split)
 
     def train_dataloader(self) -> DataLoader:
-        """New clips every epoch, in order: they are all different already."""
+        """Returns new clips each epoch, unshuffled because they are independent."""
         return self._loader("train", EpochSampler(self.clips["train"]))
 
     def val_dataloader(self) -> DataLoader:
-        """The same clips in the same order, as are the two below."""
+        """Returns the validation split, always in the same order."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """The test split."""
+        """Returns the test split, always in the same order."""
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """The split `predict_split`."""
+        """Returns the split `predict_split`, always in the same order."""
         return self._loader(self.predict_split)
 
     def _loader(self, split: str, sampler: Sampler | None = None) -> DataLoader:
@@ -91,31 +96,31 @@ class ClipData(pl.LightningDataModule):
 
 
 class MovingMNISTData(ClipData):
-    """Moving MNIST as an endless stream of training clips and fixed sets of others.
+    """Moving MNIST with an endless stream of training clips and fixed validation and test sets.
 
-    Training clip i of epoch e is clip e * `epoch_clips` + i of the stream of `seed`, whatever the
-    batch size or the number of workers. Validation clips show digits that training does not, test
-    clips digits of MNIST's test images. Nothing is stored.
+    Training clip i of epoch e is clip e * `epoch_clips` + i of the stream of `seed`, regardless of
+    the batch size and the number of workers. Validation clips show digits held out from training,
+    test clips those of MNIST's test images. Clips are generated on the fly and not stored.
 
     Args:
-        root: Folder of MNIST; `$VIDREASON_DATA/mnist` if empty.
-        digits: Numbers of digits, one of which each clip has.
-        size: Pixels S of a side of the frames.
+        root: MNIST folder; `$VIDREASON_DATA/mnist` if empty.
+        digits: Possible numbers of digits per clip, equally likely.
+        size: Frame side S in pixels.
         length: Frames of a clip, input and predicted.
-        channels: Channels C, all alike.
+        channels: Number of identical channels C.
         batch_size: Clips in a batch.
-        epoch_clips: Training clips in an epoch.
+        epoch_clips: Training clips per epoch.
         val_clips: Validation clips.
         test_clips: Test clips.
-        test_file: The benchmark's `mnist_test_seq.npy`, to be tested on instead.
-        source: `mnist`, or `drawn` for digits in fonts, which need no files.
-        workers: Processes that make batches; 0 makes them in the training process, which costs
-            less than handing frames over.
-        seed: Of the training clips.
-        predict_split: Which split `predict` takes.
+        test_file: The benchmark's `mnist_test_seq.npy`, to use as the test set instead.
+        source: `mnist`, or `drawn` for digits drawn with fonts, which need no files.
+        workers: Data loader processes; 0 generates batches in the training process, which costs
+            less than transferring frames between processes.
+        seed: Random seed of the training clips.
+        predict_split: Split that `predict` uses.
 
     Raises:
-        DataError: An option out of range.
+        DataError: An option is out of range, or `test_file` contradicts the others or is missing.
     """
 
     def __init__(
@@ -146,16 +151,16 @@ class MovingMNISTData(ClipData):
         )
         check_choice("data.source", source, ("mnist", "drawn"))
         if test_file and (tuple(digits), size, length, channels) != ((2,), 64, 20, 1):
-            problem = "is of 2 digits, 64 pixels, 20 frames and 1 channel, unlike the options"
-            raise DataError("data.test_file", problem, "correct the options, or leave it empty")
+            problem = "has 2 digits, 64 pixels, 20 frames and 1 channel, unlike the options"
+            raise DataError("data.test_file", problem, "correct the options or leave it empty")
         if test_file and not Path(test_file).is_file():
-            raise DataError("data.test_file", f"{test_file} is no file", "correct the path")
+            raise DataError("data.test_file", f"{test_file} is not a file", "correct the path")
         self.root, self.source = root, source
         self.options = {"counts": digits, "size": size, "length": length, "channels": channels}
         self.test_file, self.seed = test_file, seed
 
     def make(self, split: Split) -> Dataset[Clip]:
-        """Reads the digits of a split, or the benchmark's file."""
+        """Returns the clips of a split, from its digits or from the benchmark's file."""
         if split == "test" and self.test_file:
             return _Official(read_official(Path(self.test_file)))
         if self.source == "drawn":
@@ -169,7 +174,7 @@ class MovingMNISTData(ClipData):
 
 
 class _Clips(Dataset[Clip]):
-    """Clips by the batch: torch's loader hands a whole batch of numbers to `__getitems__`."""
+    """Generated clips; the data loader passes the numbers of a whole batch to `__getitems__`."""
 
     def __init__(self, made: MovingDigits, clips: int) -> None:
         self.made, self.clips = made, clips
@@ -182,7 +187,7 @@ class _Clips(Dataset[Clip]):
 
 
 class _Official(Dataset[Clip]):
-    """The benchmark's test clips, of which neither positions nor labels are known."""
+    """The benchmark's test clips, without positions or labels, which are not known."""
 
     def __init__(self, clips: np.ndarray) -> None:
         self.clips = clips

@@ -1,7 +1,7 @@
-"""Moving MNIST: digits that move straight and bounce off the walls of a small black frame.
+"""Moving MNIST: digits that move in straight lines and bounce off the walls of a black frame.
 
 Srivastava, Mansimov and Salakhutdinov, "Unsupervised Learning of Video Representations using
-LSTMs", ICML 2015; the physics are those of the benchmark's generator.
+LSTMs", ICML 2015. The motion is that of the benchmark's generator.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ OFFICIAL = ((20, 10_000, 64, 64), "be083ec986bfe91a449d63653c411eb2")
 """Shape (T, clips, S, S) and MD5 of the benchmark's `mnist_test_seq.npy`."""
 
 SPEED = 0.1
-"""Share of the free range that a digit moves in a frame."""
-_CACHED = 350_000  # bytes of frames drawn at a time, so that they stay in the processor's cache
+"""Fraction of the free range that a digit moves per frame."""
+_CACHED = 350_000  # bytes of frames drawn at a time, so that they stay in the CPU cache
 
 
 def uniforms(seed: int, index: np.ndarray, count: int) -> np.ndarray:
-    """Random numbers that are a function of (seed, index), (len(index), count) in [0, 1).
+    """Returns random numbers that are a function of (seed, index), (M, count) in [0, 1).
 
     Args:
-        seed: Below 2**64.
+        seed: From 0 to below 2**64.
         index: (M,) integers from 0 to below 2**53 / `count`.
-        count: Numbers for each index.
+        count: Random numbers per index.
     """
     place = index.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
     key = splitmix64(np.array([seed], np.uint64))
@@ -40,15 +40,18 @@ def uniforms(seed: int, index: np.ndarray, count: int) -> np.ndarray:
 
 
 def trajectories(start: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
-    """Positions (length, 2, ...) in [0, 1] of the free range: x, then y.
+    """Simulates the motion of digits.
 
-    Every frame is one step on, the first too. A step over a wall ends at the wall, and from there
-    the digit moves back.
+    Every frame is one step further, including the first. A step across a wall ends at the wall,
+    and the digit moves back from there.
 
     Args:
-        start: (2, ...) in [0, 1).
-        angle: (...,) radians.
-        length: Frames.
+        start: Start positions x and y, as fractions of the free range, (2, ...) in [0, 1).
+        angle: Directions, (...,) radians.
+        length: Number of frames T.
+
+    Returns:
+        Positions x and y, (T, 2, ...) in [0, 1] of the free range.
     """
     velocity = SPEED * np.stack([np.cos(angle), np.sin(angle)])
     position, path = start, np.empty((length, *start.shape))
@@ -60,16 +63,16 @@ def trajectories(start: np.ndarray, angle: np.ndarray, length: int) -> np.ndarra
 
 
 class MovingDigits:
-    """Clips of moving digits; number and seed alone decide what is in one.
+    """Generates clips of moving digits, each a function of the seed and the clip's number only.
 
     Args:
-        images: (M, D, D) uint8.
-        labels: (M,).
-        counts: Numbers of digits, one of which each clip has.
-        size: Pixels S of a side of the frames.
-        length: Frames T.
-        channels: Channels C, all alike.
-        seed: Of everything.
+        images: Digits to choose from, (M, D, D) uint8.
+        labels: Their classes, (M,).
+        counts: Possible numbers of digits per clip, equally likely.
+        size: Frame side S in pixels.
+        length: Frames T of a clip.
+        channels: Number of identical channels C.
+        seed: Random seed, from 0 to below 2**64.
     """
 
     def __init__(
@@ -87,7 +90,15 @@ class MovingDigits:
         self.channels, self.seed = channels, seed
 
     def scripts(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which digits, (B, N), -1 for none, and their top left pixels, (B, T, N, 2): x, y."""
+        """Returns what is drawn in clips.
+
+        Args:
+            index: Clip numbers, (B,) integers.
+
+        Returns:
+            Indices of the images, (B, N) int64, -1 for none; and the x and y of their top left
+            pixels, (B, T, N, 2) int64.
+        """
         most = int(self.counts.max())
         draws = uniforms(self.seed, index, 1 + 4 * most)
         which, x, y, turn = draws[:, 1:].reshape(-1, most, 4).transpose(2, 0, 1)
@@ -99,7 +110,7 @@ class MovingDigits:
         return which, (free * path).astype(np.int64).transpose(2, 0, 3, 1)
 
     def clips(self, index: np.ndarray) -> Clip:
-        """The clips of these numbers, (B,)."""
+        """Draws the clips with the given numbers, (B,) integers."""
         which, corner = self.scripts(index)
         frames = np.empty((len(index), self.length, self.size, self.size), np.uint8)
         step = max(1, _CACHED // (self.length * self.size**2))
@@ -122,7 +133,7 @@ class MovingDigits:
 
 
 def sheets(images: np.ndarray, size: int) -> np.ndarray:
-    """What `paste` takes: images (K, D, D) in the top left corners of (1 + K, S, S), uint8."""
+    """Prepares images (K, D, D) for `paste`: in the top left corners of (1 + K, S, S), uint8."""
     side = images.shape[-1]
     found = np.zeros((1 + len(images), size, size), np.uint8)
     found[1:, :side, :side] = images
@@ -130,18 +141,18 @@ def sheets(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def paste(frames: np.ndarray, sheets: np.ndarray, which: np.ndarray, corner: np.ndarray) -> None:
-    """Draws images into frames, the brighter over the darker.
+    """Draws images into frames; where they overlap, the brighter pixel is kept.
 
-    With sheets that hold an image in their top left corner one after another in memory, a frame
-    with the image at (x, y) is the S * S bytes that begin y * S + x before its sheet: what comes in
-    from the sheet before is black. So a frame is one copy of a fixed size, which numpy makes many
-    times faster than it indexes pixels or rows.
+    Sheets follow one another in memory, each with an image in its top left corner. A frame with the
+    image at (x, y) is therefore the S * S bytes that begin y * S + x before its sheet, because what
+    comes from the previous sheet is black. A frame is thus one copy of a fixed size, which numpy
+    makes many times faster than it indexes pixels or rows.
 
     Args:
-        frames: (B, T, S, S) uint8, overwritten.
-        sheets: Of K images.
-        which: Number of the image, (B, T or 1, N).
-        corner: Top left pixels (B, T, N, 2), x and y, from 0; images lie inside the frame.
+        frames: Output, (B, T, S, S) uint8.
+        sheets: Sheets of K images, from the function of that name.
+        which: Index of each image, (B, T or 1, N).
+        corner: Top left pixels, x and y, (B, T, N, 2) from 0; images lie inside the frame.
     """
     size = frames.shape[-1]
     item = np.dtype(f"V{size * size}")
@@ -157,19 +168,19 @@ def paste(frames: np.ndarray, sheets: np.ndarray, which: np.ndarray, corner: np.
 
 
 def render(digits: Tensor, corner: Tensor, size: int) -> Tensor:
-    """The same frames from digits on any device.
+    """Draws the same frames as `paste`, with PyTorch and on any device.
 
     Args:
-        digits: (B, N, D, D), black where there is none.
-        corner: Top left pixels, (B, T, N, 2) integers: x, y.
-        size: Pixels S of a side of the frames.
+        digits: (B, N, D, D), black where there is no digit.
+        corner: Top left pixels, x and y, (B, T, N, 2) integers.
+        size: Frame side S in pixels.
 
     Returns:
-        (B, T, S, S), of the digits' type.
+        (B, T, S, S), of the dtype of `digits`.
     """
     side = digits.shape[-1]
     axis = torch.arange(size, device=digits.device)
-    inside = axis - corner[..., None]  # (B, T, N, 2, S): pixels of the digit
+    inside = axis - corner[..., None]  # pixel of the digit, (B, T, N, 2, S)
     column, row = inside.clamp(0, side - 1).unbind(-2)
     shown = ((inside >= 0) & (inside < side)).unbind(-2)
     clip = torch.arange(len(digits), device=digits.device)[:, None, None, None, None]
@@ -178,7 +189,7 @@ def render(digits: Tensor, corner: Tensor, size: int) -> Tensor:
     return (drawn * (shown[1][..., :, None] & shown[0][..., None, :])).amax(2)
 
 
-# The latter three, too, come out of numpy for headers that are damaged.
+# numpy raises any of these for a damaged header.
 _NOT_NPY = (
     *(ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError),
     *(MemoryError, tokenize.TokenError, zipfile.BadZipFile),
@@ -186,10 +197,10 @@ _NOT_NPY = (
 
 
 def read_official(path: Path) -> np.ndarray:
-    """The benchmark's test clips, (T, clips, S, S) uint8, mapped into memory.
+    """Maps the benchmark's test clips into memory, (T, clips, S, S) uint8.
 
     Raises:
-        DataError: Not that file.
+        DataError: The file is missing, damaged or another one.
     """
     shape, checksum = OFFICIAL
     mend = "download mnist_test_seq.npy again, or leave data.test_file empty"
@@ -198,10 +209,10 @@ def read_official(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(path, "no such file", mend) from None
     except _NOT_NPY as error:
-        raise DataError(path, f"cannot be read as an array ({error})", mend) from None
+        raise DataError(path, f"is not a readable .npy array ({error})", mend) from None
     if not isinstance(clips, np.ndarray) or clips.shape != shape or clips.dtype != np.uint8:
         kind = f"{clips.dtype} {clips.shape}" if isinstance(clips, np.ndarray) else "an archive"
-        raise DataError(path, f"holds {kind}, expected uint8 {shape}: time first", mend)
+        raise DataError(path, f"holds {kind}, expected uint8 {shape} with time first", mend)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != checksum:

@@ -1,7 +1,7 @@
-"""Elastic discs in a box, from event to event: the motion of bouncing balls.
+"""Event-driven simulation of elastic discs in a box.
 
-The worlds are those of Hsieh et al. (NeurIPS 2018), who ran a game's physics engine: four discs of
-60 px in a box of 800 px, without friction, loss or spin. Here collisions are solved exactly.
+The scenes are those of Hsieh et al. (NeurIPS 2018), who used a game physics engine: four discs of
+radius 60 px in a box of 800 px, without friction, damping or spin. Here collisions are exact.
 """
 
 from collections.abc import Sequence
@@ -15,30 +15,30 @@ from vidreason.decomposition.clip import Balls
 from vidreason.decomposition.digits import uniforms
 
 GRID = 800
-"""Starts and velocities are whole multiples of one box width over this."""
-_APART = 2.5  # radii between the centres of two balls at the start
-_TRIES, _ROUNDS = 8, 64  # places drawn at a time for a ball, and how often
-_CHUNK = 2048  # scenes worked on at once: few enough for the cache, many enough for numpy
+"""Initial positions and velocities are integer multiples of one box width over this."""
+_APART = 2.5  # minimum distance between two discs at the start, in radii
+_TRIES, _ROUNDS = 8, 64  # positions drawn at a time for a disc, and how often at most
+_CHUNK = 2048  # scenes simulated together: few enough for the CPU cache, many enough for numpy
 
 
 class Discs:
-    """Scenes of discs that bounce off the walls and each other, a function of (seed, number).
+    """Simulates scenes of bouncing discs, each a function of the seed and the scene's number only.
 
-    Between events, which are collisions of a disc with a wall or another disc, the motion is a
-    line, or a parabola under gravity. Frame t shows the scene at time t, from 0 on.
+    Between events (collisions of a disc with a wall or another disc) discs move along lines, or
+    along parabolas under gravity. Frame t shows the scene at time t, starting from 0.
 
     Args:
         balls: Number of discs N.
-        radius: Of each, box widths.
-        masses: One of which each disc has.
-        box: Width and height, the longer of them 1.
-        speed: Greatest velocity along an axis, box widths per frame.
-        gravity: Downward, box widths per frame².
-        length: Frames T.
-        seed: Of everything, below 2**64.
+        radius: Radius of each disc, in box widths.
+        masses: Possible masses of a disc, equally likely.
+        box: Width and height of the box; the longer is 1.
+        speed: Maximum initial velocity along an axis, in box widths per frame.
+        gravity: Downward acceleration, in box widths per frame².
+        length: Frames T of a scene.
+        seed: Random seed, from 0 to below 2**64.
 
     Raises:
-        DataError: An option out of range.
+        DataError: An option is out of range.
     """
 
     def __init__(
@@ -64,17 +64,21 @@ class Discs:
             ("seed", seed, 0, 2**64 - 1),
         )
         if max(box) != 1:
-            raise DataError("data.box", f"{box} has no side of 1", "divide by the longer one")
+            problem = f"longer side must be 1, got {box}"
+            raise DataError("data.box", problem, "divide both sides by the longer")
         self.balls, self.radius, self.masses = balls, radius, np.asarray(masses, float)
         self.box, self.speed, self.gravity = np.asarray(box, float), speed, gravity
         self.length, self.seed = length, seed
         self.pairs = np.triu_indices(balls, 1)
 
     def states(self, index: np.ndarray) -> Balls:
-        """The scenes of these numbers, (M,) from 0 to below 2**40.
+        """Simulates the scenes with the given numbers.
+
+        Args:
+            index: (M,) integers from 0 to below 2**40.
 
         Raises:
-            DataError: The discs find no room.
+            DataError: The discs do not fit into the box.
         """
         parts = []
         for part in np.split(index, range(_CHUNK, len(index), _CHUNK)):
@@ -85,14 +89,14 @@ class Discs:
         return Balls(positions, velocities, np.full_like(masses, self.radius), masses, self.box)
 
     def _draw(self, index: np.ndarray, ball: int, purpose: int, count: int) -> np.ndarray:
-        """Random numbers (M, count) in [0, 1) of a disc."""
+        """Returns random numbers of a disc, (M, count) in [0, 1)."""
         state = np.array([self.seed], np.uint64)
         for part in (ball, purpose):
             state = splitmix64(state) ^ np.uint64(part)
         return uniforms(int(state[0]), index, count)
 
     def _places(self, index: np.ndarray) -> np.ndarray:
-        """Where the discs start, (2, N, M)."""
+        """Returns the initial positions, (2, N, M), drawn by rejection so that discs are apart."""
         low = np.floor(self.radius * GRID) + 1
         free = np.floor(self.box * GRID - low) - low
         place = np.empty((2, self.balls, len(index)))
@@ -111,12 +115,12 @@ class Discs:
                 if not len(left):
                     break
             else:
-                problem = f"{self.balls} of radius {self.radius} find no room"
-                raise DataError("data.balls", problem, "take fewer or smaller ones")
+                problem = f"{self.balls} balls of radius {self.radius} do not fit into the box"
+                raise DataError("data.balls", problem, "use fewer or smaller balls")
         return place
 
     def _start(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First places and velocities, (2, N, M), and masses, (N, M)."""
+        """Returns initial positions and velocities, (2, N, M), and masses, (N, M)."""
         place = self._places(index)
         drawn = np.stack([self._draw(index, ball, 1, 2) for ball in range(self.balls)])
         fast = self.speed * GRID
@@ -127,7 +131,7 @@ class Discs:
     def _move(
         self, place: np.ndarray, velocity: np.ndarray, mass: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and velocities (M, T, N, 2) from what `_start` gives."""
+        """Returns positions and velocities (M, T, N, 2) from the initial state of `_start`."""
         scenes = place.shape[-1]
         time, who, events = np.zeros(scenes), np.arange(scenes), []
         while len(who):
@@ -141,7 +145,10 @@ class Discs:
         return self._frames(scenes, events)
 
     def _next(self, place: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Time to the next event of each scene, (M,), and which it is: x, y of discs, pairs."""
+        """Returns the time to the next event of each scene and the event's index, (M,) each.
+
+        Indices are wall collisions along x of each disc, those along y, then pairs of discs.
+        """
         room = self.box[:, None, None] - self.radius
         with np.errstate(divide="ignore", invalid="ignore"):
             gap = np.where(velocity > 0, room - place, place - self.radius).clip(0)
@@ -162,7 +169,7 @@ class Discs:
         return times[what, np.arange(times.shape[1])], what
 
     def _fall(self, height: np.ndarray, velocity: np.ndarray, floor: float) -> np.ndarray:
-        """Time until floor or ceiling is met, with roots in the form that loses no digits."""
+        """Returns the time until floor or ceiling is hit, with numerically stable roots."""
         down, up = (floor - height).clip(0), (height - self.radius).clip(0)
         root = np.sqrt(np.square(velocity) + 2 * self.gravity * down)
         late = (root - velocity) / self.gravity
@@ -175,7 +182,7 @@ class Discs:
     def _drift(
         self, place: np.ndarray, velocity: np.ndarray, time: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Free motion of (2, ...) for a time that broadcasts to (...)."""
+        """Returns positions and velocities (2, ...) after free motion for a time (...)."""
         place = place + velocity * time
         if self.gravity:
             velocity = velocity.copy()
@@ -186,7 +193,7 @@ class Discs:
     def _collide(
         self, place: np.ndarray, velocity: np.ndarray, mass: np.ndarray, what: np.ndarray
     ) -> None:
-        """Resolves one event of each scene in place."""
+        """Updates the state by one event of each scene, in place."""
         scene = np.arange(len(what))
         at_wall = what < 2 * self.balls
         axis, ball = np.divmod(what[at_wall], self.balls)
@@ -205,9 +212,9 @@ class Discs:
         velocity[:, other, scene] += impulse / second
 
     def _frames(self, scenes: int, events: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and velocities (M, T, N, 2) from what followed each event."""
+        """Returns positions and velocities (M, T, N, 2) from the states after each event."""
         start = np.full((len(events), scenes), np.inf)
-        # A row of memory for each event of a scene, which frames copy whole.
+        # The state after an event of a scene is contiguous, so that frames copy it whole.
         state = np.empty((len(events), scenes, 2, self.balls, 2))
         for number, (who, time, place, velocity) in enumerate(events):
             start[number, who] = time

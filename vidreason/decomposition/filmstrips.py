@@ -1,4 +1,4 @@
-"""Pictures of clips taken apart: filmstrips, animations, and the curves of a training run."""
+"""Figures of decompositions: filmstrips, animations, trajectories and training curves."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ from vidreason.perception.video import write_video
 _INK, _PAPER, _QUIET = (225, 225, 230), (24, 24, 28), (150, 150, 160)
 TINTS = tuple(
     tuple(int(COLOURS[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (4, 5, 3, 2)
-)  # those of the colours that show on black
+)  # the colours that are visible on black
 _GAP, _HEAD, _MARGIN, _BREAK = 4, 62, 140, 28
 _FPS = 8
 _PANELS = {
@@ -33,17 +33,17 @@ _PANELS = {
 def draw_filmstrip(
     path: Path, frames: Tensor, decomposition: Decomposition, t_in: int, clip: int = 0
 ) -> None:
-    """Draws a clip as a PNG with a column for each frame.
+    """Draws a clip as a PNG filmstrip with one column per frame.
 
-    The rows are the truth; the model's reconstruction and prediction; what each component draws, in
-    its colour; and the model's frames with the components' windows.
+    The rows are the ground truth, the model's reconstruction and prediction, each component in its
+    colour, and the model's frames with the components' windows.
 
     Args:
-        path: Of the picture.
-        frames: The truth, (B, T, C, S, S) float in [0, 1]; may be shorter than the prediction.
-        decomposition: L frames.
+        path: Output file.
+        frames: Ground truth, (B, T, C, S, S) float in [0, 1]; T may be less than L.
+        decomposition: Decomposition over L frames.
         t_in: Number of input frames.
-        clip: Which of the B clips.
+        clip: Index of the clip in the batch.
     """
     rows, side = _rows(frames, decomposition, clip, 120), decomposition.frames.shape[-1]
     tile = _scale(side, 120) * side
@@ -72,20 +72,20 @@ def draw_filmstrip(
 def draw_animation(
     path: Path, frames: Tensor, decomposition: Decomposition, t_in: int, clip: int = 0
 ) -> None:
-    """Draws a clip that moves: truth, model with the components' windows, components in colour.
+    """Draws a clip as an animation of ground truth, model with windows, and coloured components.
 
     Args:
-        path: A .gif or .mp4.
-        frames: As for `draw_filmstrip`.
-        decomposition: L frames.
+        path: Output file, .gif or .mp4.
+        frames: Ground truth, (B, T, C, S, S) float in [0, 1]; T may be less than L.
+        decomposition: Decomposition over L frames.
         t_in: Number of input frames.
-        clip: Which of the B clips.
+        clip: Index of the clip in the batch.
 
     Raises:
-        DataError: The suffix is another.
+        DataError: The suffix is neither.
     """
     if path.suffix not in (".gif", ".mp4"):
-        raise DataError(path, "is no kind of video that can be written", "give .gif or .mp4")
+        raise DataError(path, "suffix must be one of .gif, .mp4", "rename the output")
     rows = _rows(frames, decomposition, clip, 192)
     parts = [
         np.stack([np.asarray(picture, np.uint16) for picture in pictures])
@@ -95,7 +95,7 @@ def draw_animation(
     mixed = [Image.fromarray(picture) for picture in np.sum(parts, 0).clip(0, 255).astype(np.uint8)]
     panels = {"truth": rows["truth"][1], "model": rows["windows"][1], "components": mixed}
     tile, foot = mixed[0].width, 26
-    # Even sides, which video codecs want.
+    # Video codecs require even sides.
     size = (3 * tile + 4 * _GAP + tile % 2, tile + 2 * foot + tile % 2)
     sheets = []
     for t in range(len(mixed)):
@@ -122,18 +122,18 @@ def draw_animation(
 def draw_trajectories(
     path: Path, clip: Clip, decomposition: Decomposition, t_in: int, which: int = 0
 ) -> None:
-    """Draws the coming paths over the last frame seen, predicted ones in colour, as a PNG.
+    """Draws true and predicted trajectories over the last input frame as a PNG.
 
-    True paths are grey, what was seen of them thin; a dot is a frame. Paths of components begin
-    where they were last seen, moved by what their window is off the object's centre: nothing tells
-    a model where in its window to draw.
+    True trajectories are grey, thin in the input frames; predicted ones are coloured. Dots are
+    frames. Predicted trajectories begin at the last input frame and are shifted by the mean offset
+    between window and object, because the position of an object inside its window is arbitrary.
 
     Args:
-        path: Of the picture.
-        clip: With positions; may be shorter than the prediction.
-        decomposition: L frames.
+        path: Output file.
+        clip: Ground truth with positions; may be shorter than the prediction.
+        decomposition: Decomposition over L frames.
         t_in: Number of input frames.
-        which: Which of the B clips.
+        which: Index of the clip in the batch.
     """
     size = clip.frames.shape[-1]
     scale = _scale(size, 640)
@@ -160,20 +160,20 @@ def draw_trajectories(
 def _path(
     pen: ImageDraw.ImageDraw, points: np.ndarray, colour: tuple[int, ...], width: int
 ) -> None:
-    """A line (T, 2) px with a dot for each frame but the first."""
+    """Draws a line (T, 2) px with a dot at each frame except the first."""
     pen.line([tuple(point) for point in points.tolist()], colour, width)
     for x, y in points[1:].tolist():
         pen.ellipse((x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width), fill=colour)
 
 
 def draw_curves(path: Path, metrics_csv: Path) -> None:
-    """Draws how training went, against the clips seen, as a PNG.
+    """Draws training curves over the number of training clips as a PNG.
 
     Args:
-        path: Of the picture.
-        metrics_csv: Of a run folder: columns `clips`, `train/loss`, `val/mse`,
-            `val/position_error`, `val/separated`. What is missing has no panel, what is empty no
-            point.
+        path: Output file.
+        metrics_csv: Metrics table of a run, with the column `clips` and any of `train/loss`,
+            `val/mse`, `val/position_error` and `val/separated`. Missing columns have no panel,
+            empty cells no point.
     """
     with metrics_csv.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -188,7 +188,7 @@ def draw_curves(path: Path, metrics_csv: Path) -> None:
         axes = figure.add_subplot(1, len(curves), i + 1)
         axes.plot(x, y, color=COLOURS[0], marker="." if len(x) < 30 else "")
         axes.set_title(_PANELS[name], fontsize="medium")
-        axes.set_xlabel("clips seen")
+        axes.set_xlabel("training clips")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         finite = y[np.isfinite(y)]
@@ -201,7 +201,7 @@ def draw_curves(path: Path, metrics_csv: Path) -> None:
 def _rows(
     frames: Tensor, decomposition: Decomposition, clip: int, target: int
 ) -> dict[str, tuple[tuple[int, ...], list[Image.Image]]]:
-    """By name, the colour of the name, and a picture for each frame."""
+    """Returns the colour and the images, one per frame, of each row by its name."""
     truth = _pictures(_array(frames[clip]), target)
     model = _array(decomposition.frames[clip])
     parts = _array(decomposition.components[clip])  # (L, N, C, S, S)
@@ -228,12 +228,12 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _scale(side: int, target: int) -> int:
-    """How often to repeat pixels, for pictures of about so many."""
+    """Returns the integer factor that enlarges `side` to about `target` pixels."""
     return max(round(target / side), 1)
 
 
 def _pictures(frames: np.ndarray, target: int) -> list[Image.Image]:
-    """Enlarges (L, C, S, S) in [0, 1]; C is 1 or 3."""
+    """Converts frames (L, C, S, S) in [0, 1], with C 1 or 3, to enlarged images."""
     scale = _scale(frames.shape[-1], target)
     pixels = (frames.clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
     pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3)).repeat(scale, 1).repeat(scale, 2)

@@ -1,8 +1,8 @@
-"""Metrics of predicted frames and of their decomposition; `VideoMetrics` streams them.
+"""Metrics of predicted frames and of decompositions; `VideoMetrics` accumulates them over batches.
 
-Pixel metrics follow the field's conventions for Moving MNIST: squared and absolute errors are
-sums over a frame's pixels, not means, and every value is of frames in [0, 1]. The prediction is
-clamped to that range first, as DDPAE (Hsieh et al. 2018) does and OpenSTL does for SSIM and PSNR.
+Pixel metrics follow the conventions for Moving MNIST: squared and absolute errors are sums over the
+pixels of a frame, not means, for frames in [0, 1]. Predictions are clamped to this range first, as
+in DDPAE (Hsieh et al., NeurIPS 2018), and in OpenSTL for SSIM and PSNR.
 """
 
 from collections.abc import Callable
@@ -15,28 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from vidreason.core.errors import DataError
+from vidreason.core.errors import DataError, check_choice
 from vidreason.decomposition.clip import Clip, Decomposition
 
 FLOOR = 8.6
 FLOOR_BY_FRAME = (4.9, 5.3, 6.5, 7.9, 8.0, 8.9, 9.6, 10.8, 11.5, 12.0)
-"""Squared error per frame that nobody can beat on 2-digit Moving MNIST, frames 11 to 20 after ten
-observed ones: positions are cut to whole pixels, so the past leaves the motion uncertain. Found by
-Monte Carlo on 500 clips of MNIST's test digits, 8.56 +- 0.39; `clip_baselines.bayes_mean` gives
-8.68 +- 0.33 on 650 others. Both know the digits' looks, so that the true floor is no lower."""
+"""Lower bound of the squared error per frame on 2-digit Moving MNIST, for frames 11 to 20 after ten
+input frames: positions are truncated to pixels, so the past leaves the motion uncertain. Estimated
+by Monte Carlo on 500 clips of MNIST's test digits as 8.56 +- 0.39; `baselines.bayes_mean` gives
+8.68 +- 0.33 on 650 others. Both know the digits' appearance, so the true bound is no lower."""
 
 SEPARATED = 2.0
-"""Mean error in px, constant offset removed, below which a component follows a digit."""
+"""Mean error in px, constant offset removed, below which a component tracks a digit."""
 EMPTY = 0.1
+"""Brightness, in [0, 1], that no pixel of an empty component reaches in the input frames."""
 _ASSIGNMENTS = 10_000  # seven digits have 5,040
-_BIN, _BINS = 0.02, 5000  # px; the last bin also takes what is beyond 100 px
+_BIN, _BINS = 0.02, 5000  # px; the last bin includes everything beyond 100 px
 
 
 def mse(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Squared error, summed over the pixels and channels of a frame.
+    """Computes the squared error, summed over the pixels and channels of a frame.
 
     Args:
-        prediction: (B, T, C, S, S); clamped to [0, 1], as in all metrics of frames.
+        prediction: (B, T, C, S, S); clamped to [0, 1], as for all pixel metrics.
         truth: (B, T, C, S, S) in [0, 1].
 
     Returns:
@@ -46,15 +47,15 @@ def mse(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def mae(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Absolute error, summed over the pixels and channels of a frame; shapes as in `mse`."""
+    """Computes the absolute error, summed over pixels and channels; shapes as in `mse`."""
     return (prediction.float().clamp(0, 1) - truth).abs().sum((-3, -2, -1))
 
 
 def bce(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy in nats, summed over pixels and channels; shapes as in `mse`.
+    """Computes binary cross-entropy in nats, summed over pixels and channels; shapes as in `mse`.
 
-    The prediction is clamped to [1e-4, 1 - 1e-4], as DDPAE does. Grey pixels of the truth have
-    entropy, so that a perfect prediction does not score 0 (86.4 with two MNIST digits).
+    Predictions are clamped to [1e-4, 1 - 1e-4], as in DDPAE. Grey pixels of the truth have entropy,
+    so a perfect prediction does not score 0 (but 86.4 with two MNIST digits).
     """
     p = prediction.float().clamp(1e-4, 1 - 1e-4)
     # Not F.binary_cross_entropy, which refuses to run under autocast on a GPU.
@@ -62,43 +63,43 @@ def bce(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each frame in dB, peak 1; shapes as in `mse`.
+    """Computes the peak signal-to-noise ratio of each frame in dB, peak 1; shapes as in `mse`.
 
-    The mean of these is higher than the ratio of the mean squared error. A frame without any
-    error counts 100 dB, since one infinity would swallow the mean.
+    The mean over frames is higher than the ratio for the mean squared error. A frame without error
+    counts 100 dB, because an infinity would make the mean infinite.
     """
     mean = (prediction.float().clamp(0, 1) - truth).square().mean((-3, -2, -1))
     return -10 * mean.clamp(min=1e-10).log10()
 
 
 def ssim(prediction: Tensor, truth: Tensor, convention: str) -> Tensor:
-    """Structural similarity of each frame (Wang et al. 2004), mean over whole windows and channels.
+    """Computes structural similarity (Wang et al. 2004), averaged over whole windows and channels.
 
     Args:
-        prediction: (B, T, C, S, S), S at least the window's side.
+        prediction: (B, T, C, S, S) with S at least the side of a window.
         truth: (B, T, C, S, S) in [0, 1].
-        convention: `gaussian`: windows of 11 x 11, standard deviation 1.5 px, as in the paper
-            (torchmetrics averages over mirrored borders too, which flatters dark ones).
-            `openstl`: uniform windows of 7 x 7, sample covariance, and a data range of 2, because
-            scikit-image until 0.19 takes floats to span [-1, 1]; what Moving MNIST's tables show.
+        convention: `gaussian` has windows of 11 x 11 with standard deviation 1.5 px, as in the
+            paper (torchmetrics also averages over mirrored borders, which raises the score of dark
+            ones). `openstl`, used in published Moving MNIST results, has uniform windows of 7 x 7,
+            sample covariance, and a data range of 2, because scikit-image up to 0.19 assumes that
+            floats span [-1, 1].
 
     Returns:
         (B, T).
 
     Raises:
-        DataError: The convention is neither.
+        DataError: The convention is unknown.
     """
+    check_choice("convention", convention, ("gaussian", "openstl"))
     if convention == "gaussian":
         window, span, sample = [exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)], 1.0, 1.0
-    elif convention == "openstl":
-        window, span, sample = [1.0] * 7, 2.0, 49 / 48
     else:
-        raise DataError("convention", f"{convention!r} is none", "give `gaussian` or `openstl`")
+        window, span, sample = [1.0] * 7, 2.0, 49 / 48
     p, g = prediction.float().clamp(0, 1), truth.float()
     means = torch.stack([p, g, p * p, g * g, p * g])
     for axis in (-2, -1):
-        # Not a convolution or a product of matrices: autocast and TF32 round those, and variances
-        # are small differences of them.
+        # Not a convolution or matrix product: autocast and TF32 round these, and variances are
+        # small differences of them.
         inside = means.shape[axis] - len(window) + 1
         total = torch.zeros_like(means.narrow(axis, 0, inside))
         for i, weight in enumerate(window):
@@ -121,14 +122,14 @@ FRAME_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ssim": lambda prediction, truth: ssim(prediction, truth, "openstl"),
     "ssim_gaussian": lambda prediction, truth: ssim(prediction, truth, "gaussian"),
 }
-"""By name, what gives (B, T) for prediction and truth (B, T, C, S, S)."""
+"""Functions of prediction and truth (B, T, C, S, S) that return (B, T), by name."""
 
 
 def excess(mse_by_frame: Tensor) -> Tensor:
-    """What could still be won: squared error above the floor of 2-digit Moving MNIST.
+    """Returns the squared error above the lower bound for 2-digit Moving MNIST.
 
     Args:
-        mse_by_frame: (T,) of frames 11 onwards, T at most 10.
+        mse_by_frame: Squared error of frames 11, 12, ..., (T,) with T at most 10.
 
     Returns:
         (T,).
@@ -137,14 +138,14 @@ def excess(mse_by_frame: Tensor) -> Tensor:
 
 
 class Followed(NamedTuple):
-    """Which component follows which digit, and how well.
+    """Matching of components to digits.
 
     Attributes:
-        component: (B, N) int64 index of each digit's component; -1 where there is none.
-        error: (B, T, N) px from the digit to its component, less the pair's constant offset:
-            their mean difference over the matching frames. NaN where there is no digit or no
-            component, and for digits that the matching frames do not show.
-        raw: (B, T, N) px, offset included.
+        component: Index of each digit's component, (B, N) int64; -1 where there is none.
+        error: Distance between digit and component without the pair's constant offset, which is
+            their mean difference over the matching frames, (B, T, N) px. NaN where there is no
+            digit or no component, and for digits that are absent from the matching frames.
+        raw: Distance including the offset, (B, T, N) px.
     """
 
     component: Tensor
@@ -153,37 +154,37 @@ class Followed(NamedTuple):
 
 
 def follow(predicted: Tensor, truth: Tensor, t_in: int) -> Followed:
-    """Matches components to digits one to one, by how they move over the first frames.
+    """Matches components to digits one to one, by their motion in the first frames.
 
-    The pair's constant offset is left out, because nothing tells a model where in its window to
-    draw the digit. So digits that move in parallel can be exchanged, at no cost in `error`.
+    The constant offset of a pair is removed, because the position of a digit inside the window is
+    arbitrary. Digits that move in parallel can therefore be exchanged, at no cost in `error`.
 
-    All assignments are tried at once: four digits have 24, and trying these for a whole batch
-    costs less than a call per clip of an algorithm that scales better.
+    All assignments are tried at once. Four digits have 24, and trying them for a whole batch is
+    faster than one call per clip of an algorithm that scales better.
 
     Args:
-        predicted: (B, T, M, 2) px, the components' positions.
-        truth: (B, T, N, 2) px, the digits' positions; NaN where there is none.
-        t_in: Frames to match on, and to take the offset from; the input frames, as a rule.
+        predicted: Positions of the components, (B, T, M, 2) px.
+        truth: Positions of the digits, (B, T, N, 2) px; NaN where there is no digit.
+        t_in: Number of frames for matching and for the offset, normally the input frames.
 
     Raises:
-        DataError: Too many digits and components to try all assignments.
+        DataError: There are too many digits and components to try all assignments.
     """
     digits, components = truth.shape[2], predicted.shape[2]
     if perm(max(digits, components), digits) > _ASSIGNMENTS:
-        problem = f"{digits}, and {components} components, are too many to be matched"
-        raise DataError("digits", problem, "score clips of fewer digits")
+        problem = f"{digits} digits and {components} components are too many to match"
+        raise DataError("digits", problem, "evaluate clips with fewer digits")
     if digits > components:
         predicted = F.pad(predicted, (0, 0, 0, digits - components), value=torch.nan)
     present = ~truth.isnan().any(-1)[:, :, None]  # (B, T, 1, N)
-    present = present & present[:, :t_in].any(1, keepdim=True)  # else there is nothing to match on
+    present = present & present[:, :t_in].any(1, keepdim=True)  # else nothing to match
     gap = predicted[:, :, :, None] - truth[:, :, None]  # (B, T, M, N, 2)
-    gap = gap.where(present[..., None], 0)  # what is still NaN is a component's fault
+    gap = gap.where(present[..., None], 0)  # any NaN left is from a component
     count = present[:, :t_in].sum(1, keepdim=True)
     offset = gap[:, :t_in].sum(1, keepdim=True) / count.clamp(min=1)[..., None]
     error = (gap - offset).norm(dim=-1).where(present, 0)  # (B, T, M, N)
     cost = error[:, :t_in].sum(1) / count[:, 0].clamp(min=1)  # (B, M, N)
-    # Any digit had better go without than one that could have been followed.
+    # A missing component costs more than any that could track the digit.
     cost = cost.nan_to_num(nan=1e4)
     choices = torch.tensor(list(permutations(range(cost.shape[1]), digits)), device=truth.device)
     total = cost[:, choices, torch.arange(digits, device=truth.device)].sum(-1)  # (B, choices)
@@ -196,9 +197,9 @@ def follow(predicted: Tensor, truth: Tensor, t_in: int) -> Followed:
 
 
 def empty(components: Tensor, t_in: int) -> Tensor:
-    """Components that draw nothing: no pixel of the input frames reaches 0.1.
+    """Returns which components draw nothing: no pixel of the input frames reaches 0.1.
 
-    The brightest pixel decides and not their sum, so that a thin stroke is not taken for nothing.
+    The criterion is the brightest pixel, not the sum, so that a thin stroke is not empty.
 
     Args:
         components: (B, L, M, C, S, S) in [0, 1].
@@ -211,16 +212,17 @@ def empty(components: Tensor, t_in: int) -> Tensor:
 
 
 def ambiguous(predicted: Tensor, truth: Tensor, t_in: int, empty: Tensor) -> Tensor:
-    """Clips in which two components have the same nearest digit.
+    """Returns in which clips two components have the same nearest digit.
 
-    Nearest is the least mean squared distance over the input frames, offset included: DDPAE's rule,
-    whose velocity metrics leave these clips out. Empty components have no nearest digit.
+    The nearest digit has the least mean squared distance over the input frames, offset included.
+    This is the rule of DDPAE, whose velocity metrics exclude these clips. Empty components have no
+    nearest digit.
 
     Args:
-        predicted: (B, T, M, 2) px.
-        truth: (B, T, N, 2) px; NaN where there is no digit.
+        predicted: Positions of the components, (B, T, M, 2) px.
+        truth: Positions of the digits, (B, T, N, 2) px; NaN where there is no digit.
         t_in: Number of input frames.
-        empty: (B, M) bool.
+        empty: Components that draw nothing, (B, M) bool.
 
     Returns:
         (B,) bool.
@@ -233,7 +235,7 @@ def ambiguous(predicted: Tensor, truth: Tensor, t_in: int, empty: Tensor) -> Ten
 
 
 class VideoMetrics(Metric):
-    """Streams all metrics of this module: its memory does not grow with the number of clips.
+    """Accumulates all metrics of this module, with memory independent of the number of clips.
 
     Args:
         t_in: Number of input frames.
@@ -279,9 +281,9 @@ class VideoMetrics(Metric):
         """Adds a batch.
 
         Args:
-            clip: At least t_in + t_out frames.
-            prediction: (B, T_out, C, S, S) in [0, 1].
-            decomposition: L = t_in + t_out frames, if the predictor takes clips apart.
+            clip: Ground truth of at least t_in + t_out frames.
+            prediction: Predicted frames, (B, T_out, C, S, S) in [0, 1].
+            decomposition: Decomposition over t_in + t_out frames, if the model returns one.
         """
         t_in, length = self.t_in, self.t_in + self.t_out
         truth = clip.frames[:, t_in:length].float() / 255
@@ -297,7 +299,7 @@ class VideoMetrics(Metric):
         self.digits += known.sum((0, 2))
         self.error += found.error.nansum((0, 2))
         self.raw += found.raw.nansum((0, 2))
-        # Frames without the digit say nothing; a digit without a component is lost by infinity.
+        # Frames without a digit do not count; a digit without a component has infinite error.
         shown = ~positions[:, :t_in].isnan().any(-1)  # (B, T_in, N)
         lost = found.error[:, :t_in].nan_to_num(nan=torch.inf).where(shown, 0).sum(1)
         lost = lost / shown.sum(1).clamp(min=1)  # (B, N)
@@ -312,16 +314,17 @@ class VideoMetrics(Metric):
         self.ambiguous += ambiguous(placed, positions, t_in, blank).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over all clips.
+        """Computes means over all clips.
 
         Returns:
-            By its name in `FRAME_METRICS` each metric's mean, a scalar, and under `<name>_by_frame`
-            (T_out,). With decompositions, and positions to compare with, also in px with the
-            constant offset removed: `position_error` and `position_error_by_frame` of the predicted
-            frames and `position_error_input`; offset included: `position_error_raw` of the
-            predicted frames; `separation`, the median over clips of the mean error in the input
-            frames (to 0.01 px); the shares of clips `separated` (every digit followed to less than
-            2 px, by a component of its own) and `ambiguous`; and `empty`, the share of components.
+            The mean of each metric in `FRAME_METRICS`, a scalar under its name and (T_out,) under
+            `<name>_by_frame`. With decompositions and true positions also, in px without constant
+            offsets, `position_error` and `position_error_by_frame` in the predicted frames and
+            `position_error_input`; `position_error_raw`, the error in the predicted frames with
+            offsets; `separation`, the median over clips of the mean error in the input frames (to
+            0.01 px); the fractions of clips that are `separated` (each digit is tracked to less
+            than 2 px by its own component) and `ambiguous`; and the fraction of components that
+            are `empty`.
         """
         found: dict[str, Tensor] = {}
         for name, row in zip(FRAME_METRICS, self.frames / self.clips, strict=True):

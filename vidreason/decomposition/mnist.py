@@ -1,4 +1,4 @@
-"""MNIST's digits from the original idx files, or drawn ones where there is no MNIST."""
+"""Digit images from MNIST's idx files, or drawn with fonts where MNIST is not available."""
 
 import gzip
 import zlib
@@ -12,7 +12,7 @@ from vidreason.core.errors import DataError
 SIDE = 28
 FILES = {"train": "train", "val": "train", "test": "t10k"}
 HELD_OUT = 5_000
-"""Last training images, kept for validation."""
+"""Number of training images, at the end of the file, that form the validation split."""
 
 _MOST = 60_000  # images in a file
 _FONTS = (
@@ -24,26 +24,26 @@ _FONTS = (
 
 
 def read_idx(path: Path, sides: tuple[int, ...] = ()) -> np.ndarray:
-    """Reads an idx file of bytes, gzipped or not.
+    """Reads an idx file of bytes.
 
     Args:
-        path: The file.
+        path: The file, gzipped if its suffix is `.gz`.
         sides: Shape of an item: () for labels, (28, 28) for images.
 
     Returns:
-        (n, *sides) uint8, n at most 60,000.
+        (n, *sides) uint8 with n at most 60,000.
 
     Raises:
-        DataError: Not such a file.
+        DataError: The file is damaged or holds something else.
     """
-    mend = "get a whole copy with `vidreason data get mnist`"
+    mend = "get a complete copy with `vidreason data get mnist`"
     header, item = 4 * (2 + len(sides)), int(np.prod(sides))
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(header + _MOST * item + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(path, f"is damaged ({error})", mend) from None
-    magic = bytes((0, 0, 8, 1 + len(sides)))  # bytes, and how many dimensions
+    magic = bytes((0, 0, 8, 1 + len(sides)))  # type code of bytes, number of dimensions
     if not content.startswith(magic):
         found = content[:4].hex() or "nothing"
         raise DataError(path, f"starts with {found}, expected {magic.hex()}", mend)
@@ -54,19 +54,22 @@ def read_idx(path: Path, sides: tuple[int, ...] = ()) -> np.ndarray:
         raise DataError(path, f"holds images of {shape}, expected {list(sides)}", mend)
     body = content[header:]
     if len(body) != count * item:
-        problem = f"holds {len(body):,} bytes, expected {count} times {item}"
+        problem = f"holds {len(body):,} bytes, expected {count} x {item}"
         raise DataError(path, problem, mend)
     return np.frombuffer(body, np.uint8).reshape(count, *sides)
 
 
 def read_digits(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, 28, 28) uint8 and labels (n,) of a split.
+    """Reads the digits of a split.
 
-    `val` are the last 5,000 of the training images, `train` those before, `test` the test images.
+    `val` is the last 5,000 training images, `train` is those before, `test` is the test images.
 
     Args:
         root: Folder of the idx files.
         split: `train`, `val` or `test`.
+
+    Returns:
+        Images (n, 28, 28) uint8 and labels (n,) uint8 from 0 to 9.
 
     Raises:
         DataError: Files are missing or damaged.
@@ -77,14 +80,15 @@ def read_digits(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     )
     if len(images) != len(labels):
         problem = f"{len(images)} images and {len(labels)} labels"
-        raise DataError(root, problem, "take both files of one release", FILES[split])
+        raise DataError(root, problem, "use both files of one release", FILES[split])
     if labels.max() > 9:
-        raise DataError(root, f"label {labels.max()}", "take MNIST's digits", FILES[split])
+        problem = f"labels must be between 0 and 9, got {labels.max()}"
+        raise DataError(root, problem, "use the digits of MNIST", FILES[split])
     if split == "test":
         return images, labels
     if len(images) <= HELD_OUT:
         problem = f"{len(images)} training images, of which {HELD_OUT} are for validation"
-        raise DataError(root, problem, "take the whole set")
+        raise DataError(root, problem, "use the complete set")
     part = slice(-HELD_OUT, None) if split == "val" else slice(-HELD_OUT)
     return images[part], labels[part]
 
@@ -98,18 +102,20 @@ def _find(root: Path, name: str) -> Path:
 
 
 def drawn_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits in OpenCV's fonts, each slanted, turned and weighted otherwise, centred as MNIST's.
+    """Draws digits in OpenCV's fonts with random slant, rotation, scale and stroke width.
+
+    They are centred by their centre of mass, as in MNIST.
 
     Args:
-        count: n.
-        seed: Of all of them.
+        count: Number of digits n.
+        seed: Random seed of the whole set.
 
     Returns:
-        Images (n, 28, 28) uint8 and labels (n,).
+        Images (n, 28, 28) uint8 and labels (n,) uint8 from 0 to 9.
     """
     rng = np.random.default_rng(seed)
     images, labels = np.zeros((count, SIDE, SIDE), np.uint8), rng.integers(0, 10, count)
-    zoom = 4  # drawn larger, then averaged
+    zoom = 4  # drawn at this scale, then averaged
     for image, label in zip(images, labels, strict=True):
         canvas = np.zeros((SIDE * zoom, SIDE * zoom), np.uint8)
         font, thick = _FONTS[rng.integers(len(_FONTS))], int(rng.integers(7, 12))
@@ -121,7 +127,7 @@ def drawn_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             [np.cos(turn), -np.sin(turn)],
             [np.sin(turn), np.cos(turn)],
         ]
-        smooth = cv2.blur(canvas, (zoom, zoom))  # by as much as it shrinks
+        smooth = cv2.blur(canvas, (zoom, zoom))  # anti-aliasing for the reduction by `zoom`
         moments = cv2.moments(smooth)
         centre = np.array([moments["m10"], moments["m01"]]) / moments["m00"]
         shape = shape * grow / zoom

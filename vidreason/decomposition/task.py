@@ -1,4 +1,4 @@
-"""`DecomposeTask`: trains and applies a network that takes clips apart and predicts their end."""
+"""`DecomposeTask`: trains, evaluates and applies a network that decomposes and predicts clips."""
 
 import json
 import math
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 from pyro.infer import TraceMeanField_ELBO
@@ -23,6 +21,7 @@ from vidreason.core.averaging import moving_average
 from vidreason.core.errors import DataError, check_ranges
 from vidreason.core.files import write_atomic
 from vidreason.decomposition.ball_metrics import BallMetrics, constant_velocity
+from vidreason.decomposition.baselines import black, copy_last
 from vidreason.decomposition.clip import Clip, Decomposition
 from vidreason.decomposition.filmstrips import (
     draw_animation,
@@ -30,34 +29,36 @@ from vidreason.decomposition.filmstrips import (
     draw_filmstrip,
     draw_trajectories,
 )
-from vidreason.decomposition.metrics import FRAME_METRICS, VideoMetrics
+from vidreason.decomposition.metrics import VideoMetrics, mse
+from vidreason.decomposition.predictions import track_columns, write_tracks
 
 _SHOWN = 4  # clips that `predict` draws
-_RISE = 40  # steps in which the learning rate of one cycle rises
+_RISE = 40  # warm-up steps of the one-cycle schedule
 
 
 class DecomposeTask(pl.LightningModule):
-    """Maximises the evidence lower bound of whole clips; judged on the frames it does not see.
+    """Trains a network on the ELBO of whole clips and evaluates the frames that it predicts.
 
-    A network has `loss(frames, t_in)` in nats per clip, and `decompose(frames, t_out)`. One that
-    has a `forecast_loss()` too keeps the parameters under `forecast` for steps of their own.
+    A network has `loss(frames, t_in)` in nats per clip, and `decompose(frames, t_out)`. If it also
+    has `forecast_loss()`, its parameters under `forecast` are trained on that in separate steps.
 
     Args:
         net: The network.
-        input_frames: Frames T that it sees; the rest of a clip is predicted.
-        lr: Greatest learning rate of Adam.
-        betas: Of Adam.
-        schedule: Learning rate over the whole training: one cycle (Smith 2018), a tenth from half
-            of it on (`step`, as DDPAE), or constant.
-        clip: Greatest norm of the gradient, nats per clip; 0 does not clip.
-        average: Decay per step of the moving average of the weights, which is what is judged and
-            applied; 0 takes the last weights.
-        forecast_steps: Steps of the forecast after each step of the rest.
-        forecast_lr: Greatest learning rate of these.
-        objective: The bound written out, or Pyro's `TraceMeanField_ELBO` of model and guide.
+        input_frames: Number of input frames T; the rest of a clip is predicted.
+        lr: Maximum learning rate of Adam.
+        betas: Betas of Adam.
+        schedule: Learning rate schedule over the whole training: `one_cycle` (Smith 2018), `step`
+            (a tenth from half of the training on, as in DDPAE) or `constant`.
+        clip: Maximum norm of the gradient, in nats per clip; 0 disables clipping.
+        average: Decay per step of the moving average of the weights, which is evaluated and
+            applied; 0 uses the last weights.
+        forecast_steps: Steps of the forecast after each step of the rest of the network.
+        forecast_lr: Maximum learning rate of the forecast's steps.
+        objective: `closed_form` uses the network's own loss, `pyro` the `TraceMeanField_ELBO` of
+            its model and guide.
 
     Raises:
-        DataError: An option out of range.
+        DataError: An option is out of range.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class DecomposeTask(pl.LightningModule):
             ("forecast_steps", forecast_steps, 0, 10_000),
             ("forecast_lr", forecast_lr, 1e-12, 1e3),
         )
-        # Two optimisers of different pace.
+        # Manual, because two optimizers take different numbers of steps.
         self.automatic_optimization = False
         self.net, self.input_frames = net, input_frames
         self.lr, self.betas, self.schedule, self.clip = lr, betas, schedule, clip
@@ -100,7 +101,7 @@ class DecomposeTask(pl.LightningModule):
         self._shown: tuple[Tensor, Decomposition] | None = None
 
     def configure_optimizers(self) -> Any:
-        """Adam for all but the forecast, AdamW for that; rates move with every step."""
+        """Returns Adam, AdamW for the forecast, and schedulers that advance with each step."""
         forecast = [p for name, p in self.net.named_parameters() if name.startswith("forecast.")]
         own = {id(p) for p in forecast} if self.forecast_steps else set()
         rest = [p for p in self.net.parameters() if id(p) not in own]
@@ -109,36 +110,37 @@ class DecomposeTask(pl.LightningModule):
             optimizers.append(torch.optim.AdamW(forecast, self.forecast_lr))
         steps = self.trainer.estimated_stepping_batches
         if steps == math.inf and self.schedule != "constant":
-            mend = "set it, or model.schedule to constant"
-            raise DataError("trainer.max_epochs", f"{self.schedule} needs an end", mend)
+            mend = "set it, or set model.schedule to constant"
+            problem = f"the {self.schedule} schedule requires a limit"
+            raise DataError("trainer.max_epochs", problem, mend)
         schedulers = []
         for number, optimizer in enumerate(optimizers):
             if self.schedule == "one_cycle":
                 total = max(2, int(steps) * (self.forecast_steps if number else 1))
                 rate = optimizer.param_groups[0]["lr"]
-                # However long the cycle, components separate in its first hundred steps.
+                # Components separate in the first hundred steps, however long the cycle.
                 rise = min(0.1, _RISE / max(2, int(steps)))
                 scheduler: Any = torch.optim.lr_scheduler.OneCycleLR(
                     optimizer, rate, total_steps=total, pct_start=rise, cycle_momentum=False
                 )
             else:
-                # `step` is DDPAE's, which knows no forecast: per step of the rest.
+                # DDPAE, the origin of `step`, has no forecast: count the other steps.
                 drops = [max(1, int(steps) // 2)] if self.schedule == "step" else []
                 scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, 0.1)
             schedulers.append(scheduler)
         return optimizers, schedulers
 
     def on_fit_start(self) -> None:
-        """Refuses clips that are too short."""
+        """Checks that clips are longer than the input."""
         self._check_length(self.trainer.datamodule.length)  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Starts the clock."""
+        """Starts the timer."""
         self._started = time.perf_counter()
 
     def training_step(self, clip: Clip, _: int) -> None:
-        """A step on a batch, then the steps of the forecast."""
-        # Lightning hands out a list only where there are several.
+        """Runs a step on a batch, then the steps of the forecast."""
+        # Lightning returns a list only if there are several.
         found: list[Any] = [self.optimizers(), self.lr_schedulers()]
         optimizers, schedulers = (x if isinstance(x, list) else [x] for x in found)
         frames = clip.frames.float() / 255
@@ -167,51 +169,60 @@ class DecomposeTask(pl.LightningModule):
         optimizer.step()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stops the clock, which knows of training only."""
+        """Stops the timer, which counts training steps only."""
         self.seconds += time.perf_counter() - self._started
 
     def on_train_epoch_end(self) -> None:
-        """Says how much was seen."""
+        """Logs the number of training clips and the training time."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         seen = (self.trainer.current_epoch + 1) * data.clips["train"]
         self.log_dict({"clips": float(seen), "seconds": self.seconds})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the clock."""
+        """Saves the timer."""
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Sets the clock."""
+        """Restores the timer."""
         self.seconds = float(checkpoint.get("seconds", 0.0))
 
     def decompose(self, frames: Tensor, t_out: int) -> Decomposition:
-        """Takes clips apart with the weights that are judged, which are averages as a rule.
+        """Decomposes clips with the evaluated weights, which are averages if `average` is set.
 
         Args:
-            frames: The input frames, (B, T, C, S, S) in [0, 1].
-            t_out: Frames to predict.
+            frames: Input frames, (B, T, C, S, S) in [0, 1].
+            t_out: Number of frames to predict.
         """
         net: Any = self.averaged.module
         return net.decompose(frames, t_out)
 
     def sample(self, frames: Tensor, t_out: int, samples: int) -> Tensor:
-        """Futures, (samples, B, t_out, C, S, S) in [0, 1], with these weights; see `decompose`."""
+        """Samples futures with the evaluated weights.
+
+        Args:
+            frames: Input frames, (B, T, C, S, S) in [0, 1].
+            t_out: Number of frames to predict.
+            samples: Draws for each clip.
+
+        Returns:
+            (samples, B, t_out, C, S, S) in [0, 1].
+        """
         net: Any = self.averaged.module
         return net.sample(frames, t_out, samples)
 
     def on_validation_start(self) -> None:
-        """Starts the scores of the model."""
+        """Creates the metrics of the model."""
         self._start("model")
 
     def validation_step(self, clip: Clip, batch: int) -> None:
-        """Scores the mean prediction."""
+        """Evaluates the mean prediction."""
         frames, decomposition = self._decompose(clip)
         self._score("model", clip, decomposition)
         if not batch:
             self._shown = frames[:1], Decomposition(*(part[:1] for part in decomposition))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores, and draws the first clip."""
+        """Logs the metrics and draws the first clip."""
         found = self._found("model")
         self.log_dict({f"val/{name}": value for name, value in found.items() if value.dim() == 0})
         folder = Path(self.trainer.default_root_dir)
@@ -221,34 +232,33 @@ class DecomposeTask(pl.LightningModule):
             draw_filmstrip(path, *self._shown, self.input_frames)
 
     def on_fit_end(self) -> None:
-        """Draws the curves."""
+        """Draws the training curves."""
         table = Path(self.trainer.default_root_dir) / "metrics.csv"
         if table.is_file():
             draw_curves(table.with_suffix(".png"), table)
 
     def on_test_start(self) -> None:
-        """Starts the scores of the model and of some that need no training."""
+        """Creates the metrics of the model and of baselines."""
         self._start("model", "black", "copy last")
 
     def test_step(self, clip: Clip, _: int) -> None:
-        """Scores the mean prediction beside a black frame and the last one seen.
+        """Evaluates the mean prediction, a black frame, and the last input frame.
 
-        Where there is a physical state, also beside the true positions, which the published rule
-        compares with rounded ones, and beside going on as the last two of them.
+        With physical states, also evaluates the true positions, which the published rule compares
+        with rounded ones, and extrapolation of the last two true positions.
         """
         frames, decomposition = self._decompose(clip)
         self._score("model", clip, decomposition)
-        coming = torch.zeros_like(frames[:, self.input_frames :])
-        self.scores["black"].update(clip, coming)
-        last = frames[:, self.input_frames - 1 : self.input_frames]
-        self.scores["copy last"].update(clip, last.expand_as(coming))
+        t_in, t_out = self.input_frames, frames.shape[1] - self.input_frames
+        for name, baseline in (("black", black), ("copy last", copy_last)):
+            self.scores[name].update(clip, baseline(frames[:, :t_in], t_out))
         if clip.velocities is not None:
-            self._judge("true positions", clip, clip.positions)
-            straight = constant_velocity(clip.positions, self.input_frames)
-            self._judge("constant velocity", clip, straight)
+            self._score_motion("true positions", clip, clip.positions)
+            straight = constant_velocity(clip.positions, t_in)
+            self._score_motion("constant velocity", clip, straight)
 
     def on_test_epoch_end(self) -> None:
-        """Prints the scores and writes them to `test.json` in the folder of the run."""
+        """Prints the metrics and writes them to `test.json` in the run folder."""
         found = {name: self._found(name) for name in {**self.scores, **self.motion}}
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         tested = {"clips": int(self.scores["model"].clips), **data.options}
@@ -261,12 +271,12 @@ class DecomposeTask(pl.LightningModule):
         with write_atomic(path) as temporary:
             temporary.write_text(json.dumps({"tested": tested, **plain}, indent=1) + "\n", "utf-8")
         if self.trainer.is_global_zero:
-            # Away from a terminal nothing says how wide a line may be.
+            # Without a terminal, no width is known.
             Console(width=None if sys.stdout.isatty() else 120).print(_table(found))
             print(path)
 
     def predict_step(self, clip: Clip, batch: int) -> dict[str, np.ndarray]:
-        """Tracks and errors of a batch; draws the first clips."""
+        """Returns the track table of a batch, and draws the first clips."""
         frames, decomposition = self._decompose(clip)
         if not batch:
             folder = Path(self.trainer.default_root_dir) / "filmstrips"
@@ -278,16 +288,7 @@ class DecomposeTask(pl.LightningModule):
                 if not clip.positions.isnan().all():
                     path = folder / f"clip_{int(clip.index[shown]):05d}_paths.png"
                     draw_trajectories(path, clip, decomposition, self.input_frames, shown)
-        error = FRAME_METRICS["mse"](decomposition.frames, frames)
-        clips, length, count = decomposition.sides.shape
-        grid = torch.meshgrid(
-            clip.index.cpu(), torch.arange(length), torch.arange(count), indexing="ij"
-        )
-        named = dict(zip(("clip", "frame", "component"), grid, strict=True))
-        x, y = decomposition.positions.unbind(-1)
-        named |= {"x": x, "y": y, "side": decomposition.sides}
-        named["frame_mse"] = error[..., None].expand(clips, length, count)
-        return {name: value.flatten().cpu().numpy() for name, value in named.items()}
+        return track_columns(clip, frames, decomposition)
 
     def write_predictions(
         self,
@@ -296,27 +297,28 @@ class DecomposeTask(pl.LightningModule):
         data: pl.LightningDataModule,
         made_with: Mapping[str, Any],
     ) -> Path:
-        """Writes `tracks.parquet`: a row for each clip, frame and component.
+        """Writes `tracks.parquet`, see `vidreason.decomposition.predictions`.
 
         Args:
-            folder: Of the run.
-            batches: What `predict_step` returned.
+            folder: Run folder.
+            batches: Results of `predict_step`.
             data: Ignored.
-            made_with: Goes into the file's metadata.
+            made_with: Provenance, stored in the file's metadata.
+
+        Returns:
+            The file.
         """
         columns = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
         meta = {"input_frames": self.input_frames, **{k: str(v) for k, v in made_with.items()}}
-        table = pa.table(columns).replace_schema_metadata({"vidreason": json.dumps(meta)})
         path = folder / "tracks.parquet"
-        with write_atomic(path) as temporary:
-            pq.write_table(table, temporary)
+        write_tracks(path, columns, meta)
         print(folder / "filmstrips")
         return path
 
     def _check_length(self, length: int) -> None:
         if self.input_frames >= length:
-            problem = f"{self.input_frames} of clips of {length}"
-            raise DataError("model.input_frames", problem, "leave at least one to be predicted")
+            problem = f"must be less than the {length} frames of a clip, got {self.input_frames}"
+            raise DataError("model.input_frames", problem, "leave at least one frame to predict")
 
     def _start(self, *names: str) -> None:
         length = self.trainer.datamodule.length  # type: ignore[attr-defined]
@@ -335,12 +337,12 @@ class DecomposeTask(pl.LightningModule):
         t_in = self.input_frames
         self.scores[name].update(clip, decomposition.frames[:, t_in:], decomposition)
         seen = clip.frames[:, :t_in].float() / 255
-        self.reconstruction.update(FRAME_METRICS["mse"](decomposition.frames[:, :t_in], seen))
+        self.reconstruction.update(mse(decomposition.frames[:, :t_in], seen))
         if clip.velocities is not None:
-            self._judge(name, clip, decomposition.positions)
+            self._score_motion(name, clip, decomposition.positions)
 
-    def _judge(self, name: str, clip: Clip, positions: Tensor) -> None:
-        """Adds what is physical; positions (B, L, N, 2) px."""
+    def _score_motion(self, name: str, clip: Clip, positions: Tensor) -> None:
+        """Adds positions (B, L, N, 2) px to the metrics of physical state."""
         if name not in self.motion:
             t_in, length = self.input_frames, positions.shape[1]
             made = BallMetrics(t_in, length - t_in, clip.frames.shape[-1])
@@ -359,16 +361,16 @@ class DecomposeTask(pl.LightningModule):
 
 
 def _plain(value: Tensor) -> Any:
-    """Numbers for JSON, which knows no NaN."""
+    """Returns numbers for JSON, which has no NaN."""
     if value.dim():
         return [_plain(part) for part in value]
     return None if value.isnan() else round(float(value), 4)
 
 
 def _table(found: Mapping[str, Mapping[str, Tensor]]) -> Table:
-    """Predictors as columns, scores as rows."""
+    """Returns a table with models as columns and metrics as rows."""
     table = Table(title="predicted frames")
-    table.add_column("score")
+    table.add_column("metric")
     for name in found:
         table.add_column(name, justify="right")
     for key, value in found["model"].items():

@@ -1,4 +1,4 @@
-"""Networks of the decomposition: plain torch modules from frames (B, T, C, S, S) to components."""
+"""Networks that decompose frames (B, T, C, S, S) into components, one file each."""
 
 from vidreason.decomposition.networks.ddpae import DDPAE
 from vidreason.decomposition.networks.equivariant import EquivariantDDPAE

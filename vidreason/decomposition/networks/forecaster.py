@@ -1,26 +1,47 @@
-"""Forecasts of where components will be from where they were."""
+"""Priors of tracks: motion in the input frames, and forecasts of the positions that follow."""
 
 import torch
-from pyro.distributions import MultivariateStudentT
+from pyro.distributions import MultivariateNormal, MultivariateStudentT
 from torch import Tensor, nn
 from torch.nn import functional
 
-_FREEDOM = 3.0  # degrees, of Student's t
+_FREEDOM = 3.0  # degrees of freedom of Student's t
 _PULL = 10.0  # nats per unit of distance
-_FASTER = 5.0  # a step of a few pixels is about as large as a position then
+_FASTER = 5.0  # scales steps of a few pixels to about the size of positions
+
+
+def acceleration_prior(
+    t_in: int, size: int, velocity: Tensor, acceleration: Tensor
+) -> MultivariateNormal:
+    """Returns the prior of T positions along an axis, px, with a random acceleration in each frame.
+
+    Args:
+        t_in: Input frames T.
+        size: Frame side S in pixels; the first position is around the middle of the frame.
+        velocity: Standard deviation of the first velocity, px per frame, scalar.
+        acceleration: Standard deviation of each acceleration, px per frame², scalar.
+    """
+    std = torch.cat([velocity.new_tensor([size / 3]), velocity[None], acceleration.expand(t_in)])[
+        :t_in
+    ]
+    # The first position plus the sum of velocities, each accelerated from the one before.
+    lower = torch.ones(t_in, t_in, device=std.device).tril()
+    lower[:, 1:] = lower[:, 1:].clone().cumsum(0)
+    centre = torch.full_like(std, size / 2)
+    return MultivariateNormal(centre, scale_tril=lower * std, validate_args=False)
 
 
 class AxisForecast(nn.Module):
-    """K coming positions of an axis from T, both axes by the same network.
+    """Forecasts K positions along an axis from T, with the same network for both axes.
 
-    Each axis is mirrored so that the last motion is toward +, which makes forecasts equivariant
-    to mirroring, and to swapping the axes.
+    Each axis is mirrored so that the last step is positive, which makes forecasts equivariant to
+    mirroring and to swapping the axes.
 
     Args:
-        t_in: T.
-        t_out: K.
-        width: Of the hidden layers.
-        pixel: What positions are rounded to; 0 if they are not.
+        t_in: Input frames T.
+        t_out: Predicted frames K.
+        width: Width of the hidden layers.
+        pixel: Step to which positions are rounded; 0 if they are not.
     """
 
     ago: Tensor
@@ -45,22 +66,22 @@ class AxisForecast(nn.Module):
     def forward(
         self, past: Tensor, rest: Tensor, shown: Tensor | None = None, steps: int = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of positions (..., 2, T) and what rounding left of them (..., 2, 1).
+        """Forecasts the next K positions.
 
         Args:
-            past: Positions.
-            rest: What rounding left of them.
-            shown: Makes no difference.
-            steps: Nor does this.
+            past: Positions, (..., 2, T).
+            rest: Remainder of rounding them, (..., 2, 1).
+            shown: Ignored; components are forecast independently.
+            steps: Ignored; there are always K steps.
 
         Returns:
-            Means and standard deviations of the coming positions, (..., 2, K), and the share of
-            the variance that is common to all of them, (..., 2, 1).
+            Means and standard deviations of the positions, (..., 2, K), and the fraction of the
+            variance that is common to all of them, (..., 2, 1).
         """
         sign = torch.where(past[..., -1:] < past[..., -3:-2], -1.0, 1.0)
         place = past * sign
-        # Velocities of each step, and on the way from each frame to the last; of the other axis
-        # only how fast it moves.
+        # Velocity of each step and average velocity from each frame to the last; of the other axis
+        # only the speed.
         step = _FASTER * place.diff(dim=-1)
         way = _FASTER * (place[..., -1:] - place[..., :-1]) / self.ago
         other = step.flip(-2).abs().sort(-1).values
@@ -73,92 +94,95 @@ class AxisForecast(nn.Module):
         return sign * (place[..., -1:] + ahead), _spread(raw), _share(self.common, state)
 
     def _bounds(self, place: Tensor) -> Tensor:
-        """Middles and widths (..., 2 (T - 2)) of the velocities that the last frames allow.
+        """Returns middles and widths (..., 2 (T - 2)) of the intervals that velocity can lie in.
 
-        Two places rounded to pixels leave the velocity between them a pixel over the time; all
-        pairs of the last 3, 4, ... T frames leave much less. After a bounce nothing is left.
+        Two positions rounded to pixels determine the velocity between them to within a pixel per
+        elapsed time; all pairs of the last 3, 4, ... T frames determine it much better. After a
+        bounce the interval is empty.
         """
         first, second = self.pairs.unbind()
         time = (second - first).to(place.dtype)
         slope = (place[..., second] - place[..., first]) / time
         low, high = slope - self.pixel / time, slope + self.pixel / time
-        # Sorted by their first frame from the last on, so that a set is all pairs up to a place.
+        # Pairs are sorted by their first frame, latest first, so that each set is a prefix.
         low = low.cummax(-1).values[..., self.ends]
         high = high.cummin(-1).values[..., self.ends]
         return torch.cat([(low + high) * _FASTER / 2, (high - low) * 10], -1)
 
 
 def _spread(raw: Tensor) -> Tensor:
-    """Standard deviations, at first as wide as the room, so that no track counts as lost."""
+    """Returns standard deviations, initially as wide as the box so that no track is an outlier."""
     return functional.softplus(raw) + 1e-3
 
 
 def _share(head: nn.Linear, state: Tensor) -> Tensor:
-    """What errors share, learned beside what the state is for, without a say in it.
+    """Returns the shared fraction of the variance, read from the state without training it.
 
-    It stays away from 0, where the square root has no slope, and from 1, where nothing is left.
+    It stays away from 0, where the square root has no finite slope, and from 1, where positions
+    would have no variance of their own.
     """
     return 0.01 + 0.98 * head(state.detach()).sigmoid()
 
 
 def errors_alike(mean: Tensor, std: Tensor, shared: Tensor) -> MultivariateStudentT:
-    """Positions (..., K) under Student's t, errors of any two of which correlate by `shared`.
+    """Returns Student's t over K positions in which any two errors have correlation `shared`.
 
     Args:
         mean: (..., K).
-        std: Scale of the law, (..., K).
-        shared: (..., 1).
+        std: Scale of the distribution, (..., K).
+        shared: Correlation in (0, 1), (..., 1).
     """
     factor = std * shared.sqrt()
     own = std.square() * (1 - shared) + 1e-6
     scale = factor[..., None] * factor[..., None, :] + own.diag_embed()
     freedom = std.new_full(std.shape[:-1], _FREEDOM)
-    # With validation, positive definiteness would be checked by a decomposition.
+    # Validation would check positive definiteness by another decomposition.
     return MultivariateStudentT(freedom, mean, torch.linalg.cholesky(scale), validate_args=False)
 
 
 def distance_loss(mean: Tensor, std: Tensor, shared: Tensor, future: Tensor) -> Tensor:
-    """What rolled out forecasts learn from, (...) nats for positions (..., 2, K).
+    """Returns the loss of rolled out forecasts, (...) nats.
 
-    Means learn from their distance to what came: were they the means of the law alone, a spread
-    that is wide far ahead would leave collisions unlearned. The law learns around the means.
+    Means are trained by their distance to the true positions: trained as the means of the
+    distribution, they would not learn collisions, because its spread is wide far ahead. The
+    distribution is trained around the detached means.
 
     Args:
         mean: (..., 2, K).
-        std: The same shape.
+        std: (..., 2, K).
         shared: (..., 2, 1).
-        future: What came.
+        future: True positions, (..., 2, K).
     """
     missed = (mean - future).square().sum(-2).add(1e-4).sqrt().sum(-1)
     return _PULL * missed - errors_alike(mean.detach(), std, shared).log_prob(future).sum(-1)
 
 
 def _length(vector: Tensor) -> Tensor:
-    """(..., 1); with a gradient at 0 too."""
+    """Returns the norm, (..., 1), smoothed so that it has a gradient at 0."""
     return (vector.square().sum(-1, keepdim=True) + 1e-4).sqrt()
 
 
 class RelationalForecast(nn.Module):
-    """K coming positions of N components from T, each in sight of the others.
+    """Forecasts K positions of N components from T, with interactions between components.
 
-    What an interaction network (Battaglia et al. 2016) does with true states is done here with
-    inferred ones: a network reads from each track a place, a velocity and a state beside them;
-    then, frame by frame, every pair exchanges a message of where the other is and how it moves,
-    and each component changes its velocity, place and state. So components can bounce off each
-    other. What decides a collision is said in the message: how far away the other is, now and a
-    frame later, in which direction, how fast it comes nearer.
+    This is an interaction network (Battaglia et al., NeurIPS 2016) on inferred instead of true
+    states. A network reads a position, a velocity and a hidden state from each track. Then, frame
+    by frame, every pair exchanges a message about the other's relative position and motion, and
+    each component updates its velocity, position and state, so that components can bounce off
+    each other. The message contains what decides a collision: the distance now and a frame later,
+    the direction, and the closing speed.
 
-    Beyond K frames it reads anew what it has forecast: a state carried further than ever in
-    training drifts, and balls leave the box.
+    Beyond K frames the network starts again from its own forecast: a hidden state carried further
+    than in training drifts, and balls leave the box.
 
-    Pairs are worked on as one dense array: all of a few components see each other, and gathering
-    edges would cost more than it saves.
+    Pairs are one dense array: the few components all see each other, and gathering edges would
+    cost more than it saves.
 
     Args:
-        t_in: T.
-        t_out: K.
-        width: Of the state and the hidden layers.
-        independent: Components do not see each other.
+        t_in: Input frames T.
+        t_out: Predicted frames K.
+        width: Width of the state and the hidden layers.
+        independent: Whether to forecast components without interactions.
     """
 
     def __init__(self, t_in: int, t_out: int, width: int, independent: bool = False) -> None:
@@ -179,16 +203,16 @@ class RelationalForecast(nn.Module):
     def forward(
         self, past: Tensor, rest: Tensor, shown: Tensor | None = None, steps: int = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of positions (..., N, 2, T) and what rounding left of them (..., N, 2, 1).
+        """Forecasts the next positions.
 
         Args:
-            past: Positions.
-            rest: What rounding left of them.
-            shown: (..., N) bool; other components send no messages. All if not given.
+            past: Positions, (..., N, 2, T).
+            rest: Remainder of rounding them, (..., N, 2, 1).
+            shown: Components that send messages, (..., N) bool; all by default.
             steps: Frames to forecast; K if 0.
 
         Returns:
-            Means and standard deviations of the coming positions, (..., N, 2, K), and the share of
+            Means and standard deviations of the positions, (..., N, 2, steps), and the fraction of
             the variance that is common to all of them, (..., N, 2, 1).
         """
         steps = steps or self.t_out
@@ -197,7 +221,7 @@ class RelationalForecast(nn.Module):
             past = torch.cat([past, mean], -1)[..., -self.t_in :]
             left = min(steps - mean.shape[-1], self.t_out)
             ahead, spread, _ = self._roll(past, rest, shown, left)
-            # Errors so far remain, and new ones come beside them.
+            # The error so far persists, and independent new errors add to it.
             spread = (spread.square() + std[..., -1:].square()).sqrt()
             mean, std = torch.cat([mean, ahead], -1), torch.cat([std, spread], -1)
         return mean, std, shared
@@ -205,12 +229,12 @@ class RelationalForecast(nn.Module):
     def _roll(
         self, past: Tensor, rest: Tensor, shown: Tensor | None, steps: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most K frames from T."""
+        """Forecasts at most K frames without starting again."""
         motion = _FASTER * past.diff(dim=-1)
         seen = [motion.flatten(-2), past[..., -1], rest[..., 0]]
         out = self.read(torch.cat(seen, -1))
         place = past[..., -1] + out[..., :2] / _FASTER
-        # Mean of the last two steps, and what the network knows better.
+        # Mean of the last two steps, plus a learned correction.
         velocity = motion[..., -2:].mean(-1) + out[..., 2:4]
         state, places, spreads = out[..., 4:], [], []
         shared = _share(self.common, state)[..., None]
@@ -237,3 +261,44 @@ class RelationalForecast(nn.Module):
             places.append(place)
             spreads.append(self.spread(state))
         return torch.stack(places, -1), _spread(torch.stack(spreads, -1)), shared
+
+
+def axis_loss(forecast: AxisForecast, rows: Tensor) -> Tensor:
+    """Returns the negative log-probability of the future positions, nats per track.
+
+    Means and spreads are trained on each position by itself, and only the correlation of errors on
+    the whole track: a forecast allowed large errors in one common direction would be slow to
+    correct exactly those.
+
+    Args:
+        forecast: The forecast.
+        rows: T past positions, K future ones and the remainder of rounding, (M, 2, T + K + 1).
+    """
+    past, future, rest = rows.split([forecast.t_in, forecast.t_out, 1], -1)
+    mean, std, shared = forecast(past, rest)
+    alone = errors_alike(mean, std, torch.zeros_like(shared)).log_prob(future)
+    together = errors_alike(mean.detach(), std.detach(), shared).log_prob(future)
+    return -(alone + together).sum(-1).mean()
+
+
+def scene_loss(forecast: RelationalForecast, rows: Tensor) -> Tensor:
+    """Returns the mean `distance_loss` of visible components, nats per track.
+
+    Scenes are reflected and transposed at random.
+
+    Args:
+        forecast: The forecast.
+        rows: As for `axis_loss`, then whether the component is visible, (M, N, 2, T + K + 2).
+    """
+    shown = rows[..., 0, -1] > 0
+    past, future, rest = reflected(rows[..., :-1]).split([forecast.t_in, forecast.t_out, 1], -1)
+    mean, std, shared = forecast(past, rest, shown)
+    loss = distance_loss(mean, std, shared, future)
+    return loss.where(shown, 0).sum() / shown.sum().clamp(min=1)
+
+
+def reflected(tracks: Tensor) -> Tensor:
+    """Applies one of the eight symmetries of a square, drawn per clip, to tracks (M, N, 2, T)."""
+    sign = torch.randint(2, [len(tracks), 1, 2, 1], device=tracks.device) * 2 - 1
+    swap = torch.rand(len(tracks), 1, 1, 1, device=tracks.device) < 0.5
+    return torch.where(swap, tracks.flip(-2), tracks) * sign

@@ -1,10 +1,10 @@
-"""The spatial transformer as matrix products: objects into frames, and windows out of frames.
+"""Spatial transformer as matrix products: pastes objects into frames and crops windows from them.
 
-A pose is (s, x, y). With corners aligned, the point (X, Y) of the frame, in [-1, 1]², shows the
+A pose is (s, x, y). With aligned corners, the point (X, Y) of the frame, in [-1, 1]², shows the
 point (sX + x, sY + y) of the object, also in [-1, 1]²: the window is 1 / s of the frame wide and
-centred on (-x / s, -y / s). It is not turned, so bilinear sampling is separable: along each axis it
-is a matrix of hat functions with at most two entries a row (Jaderberg et al., "Spatial Transformer
-Networks", NeurIPS 2015, eq. 5). Outside the source there are zeros.
+centred on (-x / s, -y / s). It is not rotated, so bilinear sampling is separable: along each axis
+it is a matrix of hat functions with at most two entries per row (Jaderberg et al., "Spatial
+Transformer Networks", NeurIPS 2015, eq. 5). Outside the source there are zeros.
 """
 
 import torch
@@ -12,29 +12,30 @@ from torch import Tensor
 
 
 def hat(scale: Tensor, shift: Tensor, source: int, target: int) -> Tensor:
-    """Sampling matrices along one axis: target pixel at X in [-1, 1] reads scale X + shift.
+    """Returns sampling matrices along one axis: the target pixel at X reads scale X + shift.
 
     Args:
         scale: (...,).
-        shift: (...,), the same shape.
-        source: Pixels that are read, at least 2.
-        target: Pixels that are made.
+        shift: (...,).
+        source: Number of source pixels, at least 2.
+        target: Number of target pixels, spread evenly over X in [-1, 1].
 
     Returns:
-        (..., target, source); differentiable in both, rows sum to 1 inside the source.
+        (..., target, source), differentiable in `scale` and `shift`; rows sum to 1 inside the
+        source.
     """
     return _hats(_places(scale, shift, source, target), source)
 
 
 def _places(scale: Tensor, shift: Tensor, source: int, target: int) -> Tensor:
-    """What each target pixel reads, as a fraction of an index: (..., target)."""
+    """Returns the fractional source index that each target pixel reads, (..., target)."""
     place = torch.linspace(-1, 1, target, dtype=scale.dtype, device=scale.device)
     return (scale[..., None] * place + shift[..., None] + 1) * ((source - 1) / 2)
 
 
 def _hats(at: Tensor, source: int) -> Tensor:
-    """Linear interpolation at these indices, (..., source)."""
-    # Where `at` lies outside, the hats of the outermost pair are zero as they should be.
+    """Returns weights of linear interpolation at fractional indices, (..., source)."""
+    # For indices outside the source, the hats of the outermost pair are zero, as required.
     low = at.detach().floor().nan_to_num().clamp(0, source - 2)[..., None]
     pair = torch.cat([low, low + 1], -1)
     weight = (1 - (at[..., None] - pair).abs()).clamp(min=0)
@@ -42,12 +43,12 @@ def _hats(at: Tensor, source: int) -> Tensor:
 
 
 def paste(objects: Tensor, pose: Tensor, size: int) -> Tensor:
-    """Each object alone in an empty frame.
+    """Pastes each object into a black frame of its own.
 
     Args:
-        objects: (..., C, s, s); leading dimensions may be 1 where those of `pose` are not.
-        pose: (..., 3): scale, x, y.
-        size: Pixels S of a side of the frames.
+        objects: (..., C, s, s); leading dimensions broadcast against those of `pose`.
+        pose: Scale, x and y, (..., 3).
+        size: Frame side S in pixels.
 
     Returns:
         (..., C, S, S).
@@ -58,12 +59,12 @@ def paste(objects: Tensor, pose: Tensor, size: int) -> Tensor:
 
 
 def compose(objects: Tensor, pose: Tensor, size: int) -> Tensor:
-    """Sum of all objects pasted, without making a frame for each: one product per frame.
+    """Returns the sum of all pasted objects, by one product per frame instead of per object.
 
     Args:
         objects: (B, N, C, s, s), the same in every frame.
-        pose: (B, L, N, 3).
-        size: Pixels S of a side of the frames.
+        pose: Scale, x and y, (B, L, N, 3).
+        size: Frame side S in pixels.
 
     Returns:
         (B, L, C, S, S).
@@ -78,12 +79,12 @@ def compose(objects: Tensor, pose: Tensor, size: int) -> Tensor:
 
 
 def crop(frames: Tensor, pose: Tensor, size: int) -> Tensor:
-    """The windows that `paste` would fill, resampled to objects.
+    """Crops the windows that `paste` would fill, resampled to the size of objects.
 
     Args:
         frames: (..., C, S, S).
-        pose: (..., N, 3): scale, x, y of N windows in each frame.
-        size: Pixels s of a side of the objects.
+        pose: Scale, x and y of N windows in each frame, (..., N, 3).
+        size: Object side s in pixels.
 
     Returns:
         (..., N, C, s, s).
