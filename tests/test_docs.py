@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vidreason import cli
+from vidreason.commands.train import VERBS
 from vidreason.intent.metrics import roc_auc
 from vidreason.intent.predictions import read_predictions
 
@@ -112,7 +113,7 @@ def test_commands_that_are_told_exist(page):
             continue
         for config in (word for word in words if word.startswith("configs/")):
             assert (ROOT / config).is_file(), config
-        if words[0] in cli.TRAIN and "--video" not in words:
+        if words[0] in VERBS and "--video" not in words:
             known = {"--weights", "--out"}.union(options(words[0]), *map(options_of, CLASSES))
             for word in words[1:]:
                 if word.startswith("--") and not word.startswith("--model.net."):

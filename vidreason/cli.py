@@ -18,11 +18,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from vidreason import __version__
+from vidreason.commands import train
 from vidreason.commands.options import nearest, refuse
 from vidreason.core.errors import DataError
-
-TRAIN = ("fit", "validate", "test", "predict")
-"""Commands whose options Lightning declares."""
 
 COMMANDS = {
     "demo": "run both systems on simulated data",
@@ -30,6 +28,7 @@ COMMANDS = {
     "data check": "report what is missing or wrong in a dataset",
     "data windows": "write the samples of a protocol as a table",
     "prepare": "segment and track videos into a store of instances",
+    "configs": "list the shipped configurations, or print one",
     "fit": "train a model",
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
@@ -175,8 +174,8 @@ def run(argv: Sequence[str]) -> int:
     if argv[0] == "data" and argv[1:2] in (["-h"], ["--help"]):
         print(_help("data "))
         return 0
-    if _command(argv) in TRAIN:
-        return importlib.import_module("vidreason.runs.train").main(list(argv)) or 0
+    if _command(argv) in train.VERBS:
+        return train.run(argv)
     module, args = parse(argv)
     return module.run(args) or 0
 

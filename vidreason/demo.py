@@ -50,7 +50,7 @@ def demo(out: Path, videos: int) -> int:
     print(f"1/9 simulating {videos} streets into {root}")
     write_street(root, videos)
     print(f"2/9 training an intent model in {folder}")
-    if code := _train("configs/intent/demo.yaml", folder, f"--data.root={root}"):
+    if code := _train("configs/intent/demo_streets.yaml", folder, f"--data.root={root}"):
         return code
     print("3/9 evaluating the predictions on held-out streets")
     evaluation = evaluate([folder], root)
@@ -73,7 +73,7 @@ def demo(out: Path, videos: int) -> int:
     _predict_video(clip, prepared, shipped / video)
     clips = out / "digits"
     print(f"7/9 training a decomposition of moving digits in {clips}")
-    if code := _train("configs/decomposition/demo.yaml", clips):
+    if code := _train("configs/decomposition/demo_digits.yaml", clips):
         return code
     print("8/9 decomposing moving digits with the weights moving_mnist")
     drawn = ("--data.source=drawn", "--data.test_clips=16", "--trainer.enable_progress_bar=false")

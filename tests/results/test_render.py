@@ -255,7 +255,7 @@ def test_forecasts_of_a_video_are_drawn_again(film, tmp_path):
 
 def test_decompositions_become_strips_and_films(tmp_path):
     run = tmp_path / "run"
-    line = ["fit", "-c", str(share("configs/decomposition/demo.yaml"))]
+    line = ["fit", "-c", str(share("configs/decomposition/demo_digits.yaml"))]
     line += [f"--trainer.default_root_dir={run}"]
     line += [
         "--trainer.max_epochs=1",

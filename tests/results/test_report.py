@@ -29,7 +29,7 @@ def base(tmp_path_factory):
     """Streets, one of them on film, one with a pedestrian whose name is markup; two runs."""
     base = tmp_path_factory.mktemp("report")
     write_street(base / "streets", 24)
-    config, data = ROOT / "configs/intent/demo.yaml", f"--data.root={base / 'streets'}"
+    config, data = ROOT / "configs/intent/demo_streets.yaml", f"--data.root={base / 'streets'}"
     test = (base / "streets/split_ids/default/test.txt").read_text().split()
     _rename(base / "streets", test)
     few = ("--trainer.max_epochs=1", "--model.net.init_args.hidden=8", "--data.batch_size=64")
@@ -77,7 +77,7 @@ def page_of_runs(base):
 @pytest.fixture(scope="module")
 def page_of_clips(base):
     out = base / "clips.html"
-    config = ROOT / "configs/decomposition/demo.yaml"
+    config = ROOT / "configs/decomposition/demo_digits.yaml"
     few = ("--trainer.max_epochs=1", "--data.epoch_clips=32", "--data.val_clips=8")
     run = f"--trainer.default_root_dir={base / 'digits'}"
     assert cli.main(["fit", "-c", str(config), run, *few, "--data.test_clips=6"]) == 0

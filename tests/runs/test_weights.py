@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     """A trained run on simulated streets."""
     base = tmp_path_factory.mktemp("weights")
     write_street(base / "streets", 24)
-    config, root = ROOT / "configs/intent/demo.yaml", f"--data.root={base / 'streets'}"
+    config, root = ROOT / "configs/intent/demo_streets.yaml", f"--data.root={base / 'streets'}"
     out = f"--trainer.default_root_dir={base / 'run'}"
     few = ("--trainer.max_epochs=2", "--model.net.init_args.hidden=8", "--data.batch_size=64")
     quiet = "--trainer.enable_progress_bar=false"

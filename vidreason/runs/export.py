@@ -1,8 +1,8 @@
-"""`vidreason export`: a run to weights that can be passed on, and to programs without Python.
+"""Exports runs as weights for distribution, and as programs that need no vidreason.
 
-The weights are measured on the test split before they are written, so a card says what was seen.
-Programs take plain tensors (`IntentGraphNet.logits` says which) with any number of windows, persons
-and edges, and give probabilities; each is compared with the network itself before it is kept.
+The weights are measured on the test split before they are written, and the card has the metrics.
+Programs take plain tensors (the arguments of `IntentGraphNet.logits`) with any number of windows,
+persons and edges, and return probabilities; each is compared with the network before it is kept.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def export(
     """Writes the weights of a run with a card that has its metrics on the test split.
 
     Args:
-        run: Run folder; measured first. Or weights by name or folder; copied as they are.
+        run: Run folder, which is measured; or weights by name or folder, which are copied.
         out: Output folder.
         root: Dataset folder to measure on, if not that of the run.
         about: A sentence for the card.
@@ -84,7 +85,7 @@ def _export_run(
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     ran = json.loads((folder / "run.json").read_text("utf-8"))
     data = config["data"]["init_args"]
-    # Where the data lay says nothing to others.
+    # The location of the data means nothing on another machine.
     data |= {name: "" for name in ("root", "store") if name in data}
     kept = {name: config["trainer"][name] for name in _TRAINER}
     text = yaml.safe_dump(
@@ -116,7 +117,7 @@ def _export_run(
 
 
 def _command(command: str) -> str:
-    """The command line without the places of one machine."""
+    """Returns the command line without the paths of this machine."""
     words, kept = command.split(), []
     while words:
         word = words.pop(0)
@@ -136,43 +137,34 @@ def _licence(dataset: str) -> str:
 
 
 class Program(nn.Module):
-    """Probabilities (B, K) of an intent network's predictions, from the arguments of `logits`."""
+    """Intent network that maps the arguments of `IntentGraphNet.logits` to probabilities."""
 
     def __init__(self, net: IntentGraphNet, horizon: int) -> None:
         super().__init__()
         self.net, self.horizon = net, horizon
 
-    def forward(
-        self,
-        person: Tensor,
-        present: Tensor,
-        target: Tensor,
-        around: Tensor,
-        sender: Tensor,
-        window: Tensor,
-        relation: Tensor,
-        both: Tensor,
-    ) -> Tensor:
-        """The mean of the members."""
-        logits = self.net.logits(person, present, target, around, sender, window, relation, both)
-        steps = around.shape[1]
-        return logits[..., steps : steps + self.horizon].sigmoid().mean(0)
+    # Exporters name the inputs by this signature.
+    @wraps(IntentGraphNet.logits, assigned=())
+    def forward(self, **graph: Tensor) -> Tensor:  # type: ignore[override]
+        """Returns the mean probabilities (B, K) of the ensemble members, in 0 to 1."""
+        steps = graph["around"].shape[1]
+        return self.net.logits(**graph)[..., steps : steps + self.horizon].sigmoid().mean(0)
 
 
 def program(task: Any) -> Program:
-    """The intent task's network as it is applied, to be called with plain tensors.
+    """Returns the averaged network of an intent task as a module of plain tensors.
 
     Raises:
-        DataError: A task or network that has no such form.
+        DataError: If the network is not an `IntentGraphNet`.
     """
     if not hasattr(task, "threshold") or not isinstance(task.net, IntentGraphNet):
         name = type(task.net).__name__
-        raise DataError("--program", f"{name} cannot be exported", "take an IntentGraphNet")
+        raise DataError("--program", f"{name} cannot be exported", "export an IntentGraphNet")
     return Program(task.averaged.module, task.horizon).eval()
 
 
 def example(net: IntentGraphNet, windows: int, others: int, seed: int = 0) -> dict[str, Tensor]:
-    """Arguments of `IntentGraphNet.logits`, drawn at random, for windows with `others` each."""
+    """Returns random arguments of `IntentGraphNet.logits`, with `others` persons per window."""
     draw = torch.Generator().manual_seed(seed)
     persons, edges, steps = windows * (1 + others), windows * others, net.observed
     around = net.around_norm.num_features
@@ -197,15 +189,18 @@ def example(net: IntentGraphNet, windows: int, others: int, seed: int = 0) -> di
 
 
 def write_program(folder: Path, kind: str, task: Any) -> Path:
-    """Writes the intent model as a program, and compares it with the network.
+    """Writes an intent model as a program, after comparing it with the network.
 
     Args:
-        folder: That gets `model.pt2` or `model.onnx`.
+        folder: Output folder for `model.pt2` or `model.onnx`.
         kind: `torch` or `onnx`.
         task: An `IntentTask` with an `IntentGraphNet`.
 
+    Returns:
+        Path of the program.
+
     Raises:
-        DataError: It cannot be exported, or its answers differ.
+        DataError: If the model cannot be exported, or the probabilities differ.
     """
     made = program(task)
     inputs = example(made.net, 3, 4)
@@ -228,13 +223,13 @@ def write_program(folder: Path, kind: str, task: Any) -> Path:
                 gap = float((call(given) - made(**given)).abs().max())
             if gap > _AGREES:
                 problem = f"its probabilities differ by {gap:.1e} from those of the network"
-                raise DataError(path, problem, "take the versions of torch and onnx as pinned")
+                raise DataError(path, problem, "install the pinned versions of torch and onnx")
     return path
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps exporters from telling what they could not find and do not need."""
+    """Silences the exporters' warnings about optional packages."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -246,8 +241,8 @@ def _onnx(path: Path, made: Program, inputs: dict[str, Tensor], dynamic: dict) -
     try:
         importlib.import_module("onnxscript")
     except ImportError as error:
-        mend = "pip install 'vidreason[export]'"
-        raise DataError("--program onnx", f"needs onnx and onnxscript ({error})", mend) from None
+        fix = "pip install 'vidreason[export]'"
+        raise DataError("--program onnx", f"needs onnx and onnxscript ({error})", fix) from None
     torch.onnx.export(
         made,
         (),
@@ -262,15 +257,15 @@ def _onnx(path: Path, made: Program, inputs: dict[str, Tensor], dynamic: dict) -
 
 
 def runner(path: Path) -> Any:
-    """What calls a program on one thread: named tensors in, probabilities (B, K) out."""
+    """Returns a function that runs a program: named tensors to probabilities (B, K), one thread."""
     if path.suffix == ".pt2":
         module = torch.export.load(path).module()
         return lambda given: module(**given)
     try:
         import onnxruntime
     except ImportError as error:
-        mend = "pip install 'vidreason[export]'"
-        raise DataError("--program onnx", f"needs onnxruntime ({error})", mend) from None
+        fix = "pip install 'vidreason[export]'"
+        raise DataError("--program onnx", f"needs onnxruntime ({error})", fix) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options)

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub, through its own mixin; an extra, `vidreason[hub]`."""
+"""Weights on the Hugging Face hub, with its own mixin; needs `pip install vidreason[hub]`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,19 @@ try:
     from huggingface_hub import ModelHubMixin, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 except ImportError as error:
-    mend = "pip install 'vidreason[hub]'"
-    raise DataError("the hub", f"needs huggingface_hub ({error})", mend) from None
-
+    fix = "pip install 'vidreason[hub]'"
+    raise DataError("the hub", f"needs huggingface_hub ({error})", fix) from None
 
 _PATTERNS = ["model.*", "config.yaml", "card.json", "README.md"]
 
 
 class Weights(ModelHubMixin, library_name="vidreason", license="mit"):
-    """A folder of weights, with the hub's `save_pretrained`, `from_pretrained`, `push_to_hub`.
+    """A folder of weights with the hub's `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
-    `vidreason.runs.train.load_weights(weights.folder)` gives the task.
+    `vidreason.runs.train.load_weights(weights.folder)` loads the task.
 
     Args:
-        folder: Made by `vidreason export`.
+        folder: Folder written by `vidreason export`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +34,7 @@ class Weights(ModelHubMixin, library_name="vidreason", license="mit"):
                 temporary.write_bytes(path.read_bytes())
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-        """The card that is there already."""
+        """Returns the card in the folder."""
         from huggingface_hub import ModelCard
 
         return ModelCard((self.folder / "README.md").read_text("utf-8"))
@@ -67,29 +66,31 @@ class Weights(ModelHubMixin, library_name="vidreason", license="mit"):
 
 
 def download(name: str) -> Path:
-    """The folder of a model on the hub, fetched once.
+    """Returns the folder of a model on the hub, downloaded at most once.
 
     Raises:
-        DataError: There is none of that name, or no way to it.
+        DataError: If there is no such model, or the hub cannot be reached.
     """
     try:
         return Weights.from_pretrained(name).folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        problem = f"cannot be had from the hub ({str(error).splitlines()[0]})"
-        raise DataError("--weights", f"{name!r} {problem}", "check name and network") from None
+        problem = f"is not available from the hub ({str(error).splitlines()[0]})"
+        raise DataError(
+            "--weights", f"{name!r} {problem}", "check the name and the network"
+        ) from None
 
 
 def push(folder: Path, name: str) -> str:
     """Uploads a folder of weights.
 
     Returns:
-        Its address.
+        Address of the model on the hub.
 
     Raises:
-        DataError: The hub refuses, or cannot be reached.
+        DataError: If the hub refuses or cannot be reached.
     """
     try:
         return str(Weights(folder).push_to_hub(name))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        problem = f"cannot be pushed ({str(error).splitlines()[0]})"
+        problem = f"cannot be uploaded ({str(error).splitlines()[0]})"
         raise DataError("--push", f"{name!r} {problem}", "log in with `hf auth login`") from None

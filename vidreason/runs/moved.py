@@ -1,4 +1,4 @@
-"""Class paths written into configurations and checkpoints before a class moved."""
+"""Class paths in configurations and checkpoints that were written before a class moved."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _PATHS = {
 
 
 def current(value: Any) -> Any:
-    """Replaces old class paths in plain values: nested dictionaries and lists keep their order."""
+    """Returns plain values with old class paths replaced, also in nested dictionaries and lists."""
     if isinstance(value, dict):
         return {key: current(item) for key, item in value.items()}
     if isinstance(value, list):

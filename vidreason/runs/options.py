@@ -1,4 +1,4 @@
-"""Options of training: what may be named and set, and one line about what may not."""
+"""Options of training: which classes and keys are accepted, and one line for what is not."""
 
 import difflib
 import inspect
@@ -13,19 +13,19 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
+from vidreason.core.errors import DataError
 from vidreason.intent.windows import OBSERVED
 from vidreason.runs.moved import current
-from vidreason.core.errors import DataError
 
 ALLOWED = ("vidreason", "pytorch_lightning", "lightning", "torch.optim", "torch.nn")
-"""Where classes named in configurations and on the command line may come from."""
+"""Packages whose classes configurations and the command line may name."""
 
 
 def _coming(length: int, seen: int) -> int:
-    """Frames to predict."""
+    """Returns the number of frames to predict."""
     if seen >= length:
-        problem, mend = f"{seen} of clips of {length}", "leave at least one to be predicted"
-        raise DataError("model.input_frames", problem, mend)
+        problem = f"{seen} of the {length} frames of a clip"
+        raise DataError("model.input_frames", problem, "leave at least one frame to predict")
     return length - seen
 
 
@@ -47,11 +47,11 @@ LINKS: dict[str, tuple[str | tuple[str, ...], Any]] = {
     "model.net.t_in": ("model.input_frames", None),
     "model.net.t_out": (("data.length", "model.input_frames"), _coming),
 }
-"""Options that follow from others, by a function or as they are; without `init_args`."""
+"""Options that are set by others, by a function or as they are; names without `init_args`."""
 
 
 def named(source: str) -> str:
-    """What a linked option is called by those who set it; other names as they are."""
+    """Returns the option that sets a linked option, and other options as they are."""
     if source not in LINKS:
         return source
     given = LINKS[source][0]
@@ -60,7 +60,7 @@ def named(source: str) -> str:
 
 _BASES = (pl.LightningModule, pl.LightningDataModule, nn.Module)
 _HELP = "see `vidreason fit --help`"
-# A union's complaint holds one complaint for each member; these lines of it say nothing.
+# The error of a union has an error for each member; these lines of it carry no information.
 _NOISE = re.compile(
     r"Does not validate|Subtypes:|Errors:|Given value|- Expected a (<class 'NoneType'>|path but)"
 )
@@ -68,23 +68,23 @@ _yaml = get_loader("yaml")
 
 
 def refuse_linked(key: str) -> None:
-    """Refuses to set what a link would overwrite silently.
+    """Refuses an option that a link would overwrite silently.
 
     Raises:
-        DataError: `key` is in `LINKS`.
+        DataError: If `key` is in `LINKS`.
     """
     if link := LINKS.get(key.replace("init_args.", "")):
         sources = [link[0]] if isinstance(link[0], str) else link[0]
-        raise DataError(key, f"follows from {' and '.join(sources)}", "remove it")
+        raise DataError(key, f"is set by {' and '.join(sources)}", "remove it")
 
 
 def _load_yaml(text: str) -> Any:
-    """YAML without aliases, keys given twice, and keys that a link sets."""
+    """Loads YAML; refuses aliases, duplicate keys, and keys that a link sets."""
     nodes: list[tuple[str, yaml.Node | None]] = [("", yaml.compose(text, yaml.SafeLoader))]
     known = set()
-    for path, node in nodes:  # grows as it is read
+    for path, node in nodes:  # grows while it is read
         if id(node) in known:
-            # A few aliases of aliases are gigabytes, and one that contains itself never ends.
+            # A few nested aliases expand to gigabytes, and one that contains itself never ends.
             raise DataError(path.removesuffix("."), "is a YAML alias", "write the value out")
         known.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -102,13 +102,13 @@ def _load_yaml(text: str) -> Any:
     try:
         return current(_yaml(text))
     except (TypeError, ValueError, RecursionError) as error:
-        # Of dates and numbers that are none, and of odd keys.
+        # Invalid dates and numbers, and unhashable keys.
         raise yaml.YAMLError(str(error)) from None
 
 
 set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))
-# By default jsonargparse imports whatever class a value names, and Lightning has it read
-# configurations from anywhere.
+# By default jsonargparse imports any class that a value names, and Lightning lets it read
+# configurations from any address.
 set_parsing_settings(
     config_read_mode_fsspec_enabled=False,
     import_path_denylist=["*"],
@@ -117,16 +117,16 @@ set_parsing_settings(
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in one line: key, value, what was expected, the nearest name."""
+    """Reports an error in one line: key, value, what was expected, and the nearest name."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exits with 2, unless another parser asked."""
+        """Exits with code 2, unless the parser is called by another one."""
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {DataError(*self._explain(message))}\n")
 
     def _explain(self, message: str) -> tuple[str, str, str]:
-        """Key, problem and mend; the last line that says something says what it is."""
+        """Returns key, problem and fix; the last informative line of the message has them."""
         if found := re.search(
             r"of link .* failed: ([\w.]+): (.+?); (.+?)(; see |$)", message, re.S
         ):
@@ -150,19 +150,19 @@ class Parser(LightningArgumentParser):
         if found := re.search(r"Importing '(.+)' is not allowed", last):
             return (
                 key or self.prog,
-                f"{found[1]} is foreign code",
-                f"name a class of {', '.join(ALLOWED)}",
+                f"class {found[1]!r} is not allowed",
+                f"give a class of {', '.join(ALLOWED)}",
             )
         if found := re.search(r"Expected a dot import path string: (\S+)", last):
             names = [child.__name__ for base in _BASES for child in _children(base)]
-            return key, f"no class {found[1]!r}", _nearest(found[1], names)
+            return key or "usage", f"no class {found[1]!r}", _nearest(found[1], names)
         if found := re.search(r"^Expected an? (.+?)(?:\. Got value: (.*))?$", last):
             value = found[2] or message.rpartition("Given value: ")[2]
             kind = re.sub(r"<class '(\w+)'>", r"\1", found[1]).replace("typing.Literal", "one of ")
             kind = kind.replace("<class 'collections.abc.Sequence'>", "a list, such as [1, 2]")
             return key, f"is {value!r}", f"expected {kind}"
         if found := re.search("arguments are required: (.*)", last):
-            return found[1], "is missing", "give a configuration with -c FILE"
+            return found[1], "is missing", "give a configuration with -c NAME"
         return key or "usage", last if key else " ".join(lines), _HELP
 
     def _keys(self) -> list[str]:

@@ -1,8 +1,9 @@
-"""Trained weights to be passed on: tensors, configuration and card, nothing that could run.
+"""Weights for distribution: tensors, configuration and card, and no code.
 
-A folder of weights holds `model.safetensors` (what is applied: the averaged weights, without the
-state of training), `config.yaml` (model and data, as in training), `card.json` (what it was trained
-with, and measured at) and `README.md` (the same to be read). A few come with the package.
+A folder of weights holds `model.safetensors` (the averaged weights, without optimizer state),
+`config.yaml` (model and data, as in training), `card.json` (training and measured metrics) and
+`README.md` (the card for readers). Some ship with the package. Finding a folder and reading its
+card does not import torch.
 """
 
 import hashlib
@@ -10,15 +11,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from safetensors.torch import load_file, save
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from vidreason.core.errors import DataError
 from vidreason.core.files import sha256, write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODEL, CONFIG, CARD, README = "model.safetensors", "config.yaml", "card.json", "README.md"
 FILES = (MODEL, CONFIG, CARD, README)
@@ -26,79 +25,83 @@ DEFAULT = "jaad_all"
 DEFAULT_VIDEO = "jaad_all_boxes"
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _AVERAGE = "averaged.module."
-_ROUNDING = 2e-3  # of a figure, on another kind of processor
-_TRACKS = 0.15  # the few clips that are lost make up the mean, and a tie loses or saves one
-_MEND = "get the folder of weights again, or make it with `vidreason export`"
+_ROUNDING = 2e-3  # relative difference of a metric between kinds of processors
+_TRACKS = 0.15  # a few lost clips dominate the mean, and a tie decides whether one is lost
+_FIX = "get the folder of weights again, or make it with `vidreason export`"
 
 
 def shipped() -> list[str]:
-    """Names of the weights that come with the package."""
+    """Returns the names of the weights that ship with the package."""
     return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CARD}"))
 
 
 def find_weights(name: str | Path) -> Path:
-    """The folder of weights: one that comes with the package, of this machine, or of the hub.
+    """Returns the folder of weights, after downloading it from the hub if needed.
 
     Args:
-        name: Such as `jaad_all`, `exported/mine`, or `user/model` on the Hugging Face hub.
+        name: Shipped weights (`jaad_all`), a local folder (`exported/mine`), or a model on the
+            Hugging Face hub (`user/model`).
 
     Raises:
-        DataError: There is none of that name, or it lacks a file.
+        DataError: If there are no such weights, or a file is missing.
     """
     if str(name) in shipped():
         return _SHIPPED / str(name)
     folder = Path(name)
     if not folder.is_dir():
         if str(name).count("/") != 1 or str(name).startswith((".", "/")):
-            mend = f"give a folder of weights, or one of {', '.join(shipped())}"
-            raise DataError("--weights", f"there is no {str(name)!r}", mend)
+            fix = f"give a folder of weights, or one of {', '.join(shipped())}"
+            raise DataError("--weights", f"{str(name)!r} not found", fix)
         from vidreason.runs.hub import download
 
         folder = download(str(name))
     for file in (MODEL, CONFIG, CARD):
         if not (folder / file).is_file():
-            raise DataError(folder / file, "no such file", _MEND)
+            raise DataError(folder / file, "no such file", _FIX)
     return folder
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a folder of weights.
+    """Reads the card of a folder of weights.
 
     Raises:
-        DataError: It is none.
+        DataError: If the card is missing, damaged or incomplete.
     """
     path = folder / CARD
     try:
         card = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(path, f"cannot be read ({error})", _MEND) from None
+        raise DataError(path, f"cannot be read ({error})", _FIX) from None
     kinds = {"name": str, "task": str, "figures": list, "sha256": str}
     for key, kind in kinds.items():
         if not isinstance(card, dict) or not isinstance(card.get(key), kind):
-            raise DataError(path, f"has no {key}", _MEND)
+            raise DataError(path, f"has no {key}", _FIX)
     return card
 
 
-def read_weights(path: Path, task: nn.Module) -> dict[str, Any]:
-    """What a checkpoint would hold; what only training needs is as `task` has it.
+def read_weights(path: Path, task: "nn.Module") -> dict[str, Any]:
+    """Reads weights as the contents of a checkpoint.
 
     Args:
-        path: A `model.safetensors` beside its card.
-        task: Whose weights they are to be.
+        path: A `model.safetensors` with its card in the same folder.
+        task: Task that will load the weights; tensors that only training needs are taken from it.
 
     Raises:
-        DataError: Damaged, or not ours.
+        DataError: If the file is damaged or was not written by vidreason.
     """
+    import safetensors
+    from safetensors.torch import load_file
+
     if sha256(path) != read_card(path.parent)["sha256"]:
-        raise DataError(path, "is not what its card describes (another checksum)", _MEND)
+        raise DataError(path, "does not have the checksum of its card", _FIX)
     try:
         with safetensors.safe_open(path, "pt") as file:
             made_with = json.loads((file.metadata() or {}).get("vidreason", "null"))
         stored = load_file(path)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise DataError(path, f"cannot be read ({error})", _MEND) from None
+        raise DataError(path, f"cannot be read ({error})", _FIX) from None
     if not isinstance(made_with, dict):
-        raise DataError(path, "holds no weights of vidreason", _MEND)
+        raise DataError(path, "holds no weights of vidreason", _FIX)
     state = task.state_dict()
     known = {name: _stored_name(name) for name in state}
     own = _training_only(task)
@@ -114,20 +117,22 @@ def read_weights(path: Path, task: nn.Module) -> dict[str, Any]:
 
 def write_weights(
     folder: Path,
-    task: nn.Module,
+    task: "nn.Module",
     made_with: Mapping[str, Any],
     config: str,
     card: Mapping[str, Any],
 ) -> None:
-    """Writes the four files, the card last: without it a folder holds no weights.
+    """Writes a folder of weights; the card last, since a folder without a card is not complete.
 
     Args:
-        folder: Made if need be.
-        task: With `net` and its average `averaged`.
-        made_with: Plain values by the dotted names of options, to be compared on loading.
+        folder: Output folder, created if missing.
+        task: Task with the network `net` and its average `averaged`.
+        made_with: Plain values by dotted option names, which loading compares.
         config: Text of `config.yaml`.
-        card: All but the checksum and the number of parameters.
+        card: Card without checksum, size and number of parameters.
     """
+    from safetensors.torch import save
+
     state, own = task.state_dict(), _training_only(task)
     tensors = {
         _stored_name(name): value.contiguous()
@@ -152,7 +157,9 @@ def write_weights(
 
 
 def _readme(card: Mapping[str, Any]) -> str:
-    """The card in words, with the header that the Hugging Face hub reads."""
+    """Returns the card as Markdown, with the header that the Hugging Face hub reads."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     made = Environment(
         loader=PackageLoader("vidreason"),
         undefined=StrictUndefined,
@@ -164,14 +171,17 @@ def _readme(card: Mapping[str, Any]) -> str:
 
 
 def compare(card: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """What was measured, and what the card says, by metric; empty if it was measured on other data.
+    """Compares measured metrics with those of a card.
 
     Args:
-        card: Of the weights.
-        measured: `tested` of a task: `on` says on what, `metrics` what was found.
+        card: Card of the weights.
+        measured: `tested` of a task: the test data (`on`) and the `metrics`.
+
+    Returns:
+        Measured value and value of the card by metric; empty if the card has no such test data.
 
     Raises:
-        DataError: They differ by more than rounding does on another machine.
+        DataError: If a metric differs by more than the rounding of another machine.
     """
     said = [figure["metrics"] for figure in card["figures"] if figure["on"] == measured["on"]]
     if not said:
@@ -186,12 +196,12 @@ def compare(card: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, t
 
 
 def _stored_name(name: str) -> str:
-    """What a tensor of the task is called in the file: the average stands for the network."""
+    """Returns the name of a tensor in the file, where the average takes the network's name."""
     return name.replace(_AVERAGE, "net.", 1) if name.startswith(_AVERAGE) else name
 
 
-def _training_only(task: nn.Module) -> set[str]:
-    """Names of what only training needs."""
+def _training_only(task: "nn.Module") -> set[str]:
+    """Returns the names of the tensors that only training needs."""
     skipped: tuple[str, ...] = getattr(task.net, "training_only", ())
     names = {f"{prefix}{name}" for prefix in ("net.", _AVERAGE) for name in skipped}
     return {"averaged.n_averaged", *names}

@@ -1,0 +1,30 @@
+"""`vidreason configs`: list the shipped configurations, or print one."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.description = """\
+Lists the configurations that ship with vidreason, or prints one. `vidreason fit -c NAME` trains
+with it; a copy of the file, changed, is a configuration of your own."""
+    parser.epilog = """examples:
+  vidreason configs
+  vidreason configs jaad_beh
+  vidreason configs jaad_beh > mine.yaml && vidreason fit -c mine.yaml"""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="configuration to print")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from vidreason.runs.configs import WINGS, describe, find_config, shipped
+
+    if args.name:
+        print(find_config(args.name).read_text("utf-8"), end="")
+        return 0
+    width = max(map(len, shipped())) + 2
+    for wing in WINGS:
+        print(f"{wing}:")
+        for name, path in shipped(wing).items():
+            print(f"  {name:{width}}{describe(path)}")
+    return 0
