@@ -100,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _help(prefix: str = "") -> str:
-    """Text of `vidreason --help`, or of a group of commands."""
+    """Returns the text of `vidreason --help`, or of a group of commands."""
     width = max(map(len, COMMANDS)) + 2
     listed = [f"  {n:{width}}{text}" for n, text in COMMANDS.items() if n.startswith(prefix)]
     head = f"usage: vidreason {prefix}COMMAND [options]\n\n"
@@ -124,7 +124,7 @@ start here:
 
 
 def _command(argv: Sequence[str]) -> str:
-    """The command that a line names, also one without its options."""
+    """Returns the command that a command line names."""
     if argv[0] == "predict" and any(word.split("=")[0] == "--video" for word in argv):
         return "predict --video"
     if argv[0] in COMMANDS:
@@ -132,7 +132,7 @@ def _command(argv: Sequence[str]) -> str:
     group = argv[0] == "data"
     listed = f"`vidreason {'data ' if group else ''}--help` lists the commands"
     if group and len(argv) == 1:
-        refuse("vidreason data", "which command is missing", listed)
+        refuse("vidreason data", "the command is missing", listed)
     given = " ".join(argv[: 1 + group])
     if given in COMMANDS:
         return given
@@ -142,7 +142,7 @@ def _command(argv: Sequence[str]) -> str:
 
 
 def parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
-    """The module and the options of a command that Lightning does not declare."""
+    """Returns the module and the options of a command that Lightning does not declare."""
     command = _command(argv)
     name = re.sub(r"\W+", "_", command)
     module = importlib.import_module(f"vidreason.commands.{name}")
@@ -152,22 +152,11 @@ def parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     return module, parser.parse_args(argv[1 + command.startswith("data ") :])
 
 
-def run(argv: Sequence[str]) -> int:
-    """Runs a command line; errors are raised.
-
-    Returns:
-        Exit code.
-
-    Raises:
-        DataError: Bad data or environment.
-        SystemExit: Wrong usage, or help.
-    """
+def _run(argv: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code; errors are raised."""
     if not argv:
-        refuse(
-            "vidreason",
-            "the command is missing",
-            "start with `vidreason demo`, or see `vidreason --help`",
-        )
+        fix = "start with `vidreason demo`, or see `vidreason --help`"
+        refuse("vidreason", "the command is missing", fix)
     if argv[0] in ("-h", "--help", "--version"):
         print(__version__ if argv[0] == "--version" else _help())
         return 0
@@ -181,24 +170,27 @@ def run(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; wrong usage exits with 2, as argparse does.
+    """Runs a command line; wrong usage exits with code 2, as argparse does.
+
+    Args:
+        argv: Words of the command line; those of the process by default.
 
     Returns:
-        0 done; 1 bad data or surroundings; 130 and 143 stopped by SIGINT and SIGTERM; 141 nobody
-        reads the output.
+        0 on success, 1 on bad data or environment, 130 or 143 when stopped by SIGINT or SIGTERM,
+        141 when nobody reads the output.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Taken out here, so that it may stand anywhere, also in a line handed over to Lightning.
+    # Removed here, so that it can stand anywhere, also among Lightning's options.
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     with _signals() as received:
         try:
             try:
-                return run(arguments)
+                return _run(arguments)
             finally:
                 _flush()
         except BaseException as error:
-            if received:  # whatever came of it: Lightning makes it a SystemExit, processes die
+            if received:  # whatever it became: Lightning raises SystemExit, worker processes die
                 fix = f"; {_RESUME[arguments[0]]}" if arguments[0] in _RESUME else ""
                 print(f"stopped by {signal.Signals(received[0]).name}{fix}", file=sys.stderr)
                 return 128 + received[0]
@@ -214,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Makes SIGINT and SIGTERM raise KeyboardInterrupt; yields a list of those that came."""
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt; yields the list of received signals."""
     received: list[int] = []
     over = threading.Event()
 
@@ -224,10 +216,10 @@ def _signals() -> Iterator[list[int]]:
 
     def unraisable(lost: Any) -> None:
         if isinstance(lost.exc_value, KeyboardInterrupt):
-            # Raised in a destructor it goes no further, and the work would go on.
-            with suppress(RuntimeError):  # that torch raises wherever a process of its own dies
+            # Python ignores exceptions in destructors, so send the signal again.
+            with suppress(RuntimeError):  # torch raises one wherever a process of its own dies
                 threading.Thread(target=again, daemon=True).start()
-        elif not received:  # destructors that are cut off complain, to no avail
+        elif not received:  # after a signal, errors of interrupted destructors do not matter
             hook(lost)
 
     def again() -> None:
@@ -250,14 +242,14 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # Otherwise the interpreter would try once more at its end, and complain a second time.
+        # Otherwise the interpreter would flush again at exit, and report a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 
 def _line(error: DataError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
-        return str(DataError("memory", str(error) or "there is not enough", "free some"))
+        return str(DataError("memory", str(error) or "not enough", "free some"))
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return str(DataError(error.filename, error.strerror, "check the path and the disk"))
     return str(error) if isinstance(error, DataError) else " ".join(str(error).split())

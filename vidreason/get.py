@@ -1,4 +1,4 @@
-"""`vidreason data get`: fetch a dataset, or simulate it, check all of it, put it in place."""
+"""Downloads or simulates datasets, and verifies every file."""
 
 import gzip
 import hashlib
@@ -12,54 +12,58 @@ from typing import Any
 from vidreason.core.errors import DataError
 from vidreason.core.files import fetch, load_manifest, progress, sha256, unpack
 
-# Seed and number of trajectories; the sets that `BallsData` simulates with no files.
+# Seed and number of trajectories of the sets that `BallsData` simulates without files.
 BALLS = {"train": (0, 50_000), "val": (1 << 40, 2_000), "test": (2 << 40, 2_000)}
 
 
 def verify(root: Path, manifest: dict[str, Any]) -> None:
-    """Checks that `root` holds exactly the files that the manifest pins.
+    """Checks that a folder holds exactly the files that a manifest pins.
+
+    Args:
+        root: Dataset folder.
+        manifest: Contents of the dataset's `manifest.yaml`.
 
     Raises:
-        DataError: Files are missing, too many, or differ.
+        DataError: If files are missing, additional, or different.
     """
-    mend = "get the pinned release into another folder with `vidreason data get`"
+    fix = "get the pinned release into another folder with `vidreason data get`"
     lines = []
     for pattern, count in manifest["files"].items():
         paths = list(root.glob(pattern))
         if len(paths) != count:
-            raise DataError(root, f"{len(paths)} files, expected {count}", mend, pattern)
+            raise DataError(root, f"{len(paths)} files, expected {count}", fix, pattern)
         lines += [f"{path.relative_to(root).as_posix()} {sha256(path)}\n" for path in paths]
     digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
     if digest != manifest["sha256"]:
         problem = f"content has SHA-256 {digest}, expected {manifest['sha256']}"
-        raise DataError(root, problem, mend)
+        raise DataError(root, problem, fix)
 
 
 def get(dataset: str, root: Path, source: str | None = None) -> None:
-    """Puts the verified files of a dataset under `root`; there already, they are only verified.
+    """Downloads the files of a dataset, or verifies them if they are there already.
 
-    Other things under `root`, such as video clips, are left alone.
+    Other files in the folder, such as video clips, are not touched.
 
     Args:
-        dataset: Name of a folder in `datasets/`.
-        root: Folder to fill.
-        source: Archive to take them from, address or file, or folder of single files; the
-            manifest's address if not given.
+        dataset: `jaad`, `mnist` or `balls`.
+        root: Output folder.
+        source: URL or path of an archive, or folder or URL of single files; the address in the
+            dataset's manifest by default.
 
     Raises:
-        DataError: The archive cannot be had or is not the pinned release, or `root` holds
-            another one.
+        DataError: If the archive is not available or not the pinned release, or `root` holds
+            another release.
     """
     if dataset == "balls":
         if source:
-            raise DataError("--from", "balls are simulated, not fetched", "leave it out")
+            raise DataError("--from", "balls are simulated, not downloaded", "omit it")
         return simulate(root, BALLS)
     manifest = load_manifest(dataset)
     if "uncompressed" in manifest:
         return _get_files(root, source or manifest["source"], manifest)
     if any((root / name).exists() for name in manifest["take"]):
         return verify(root, manifest)
-    root = root.resolve()  # beside the folder itself, not beside a link to it
+    root = root.resolve()  # temporary files next to the folder itself, not to a link to it
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
         archive, unpacked = Path(temporary, "archive"), Path(temporary, "unpacked")
@@ -70,9 +74,9 @@ def get(dataset: str, root: Path, source: str | None = None) -> None:
             base = _locate(unpacked, manifest["take"])
             verify(base, manifest)
         except DataError as error:
-            # The user knows the archive by where it came from, not by its copy.
-            mend = f"use the archive {manifest['source']}"
-            raise DataError(source, error.problem, mend, error.place) from error
+            # Name the source, which the user knows, not the temporary copy.
+            fix = f"use the archive {manifest['source']}"
+            raise DataError(source, error.problem, fix, error.place) from error
         root.mkdir(exist_ok=True)
         with ExitStack() as undo:
             for name in manifest["take"]:
@@ -82,17 +86,17 @@ def get(dataset: str, root: Path, source: str | None = None) -> None:
 
 
 def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
-    """The same for single files that may be gzipped; `source` is a folder or an address."""
+    """Gets single files, which may be gzipped, from a folder or a URL."""
     pinned, root = manifest["uncompressed"], root.resolve()
 
     def check(path: Path, where: object) -> None:
-        mend = f"use the files of {manifest['source']}"
+        fix = f"use the files of {manifest['source']}"
         try:
             found = _uncompressed(path, manifest["max_bytes"])
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(where, f"is damaged ({error})", mend, path.name) from error
+            raise DataError(where, f"is damaged ({error})", fix, path.name) from error
         if found != pinned[path.name.removesuffix(".gz")]:
-            raise DataError(where, f"content has SHA-256 {found}", mend, path.name)
+            raise DataError(where, f"content has SHA-256 {found}", fix, path.name)
 
     missing = []
     for name in pinned:
@@ -104,8 +108,8 @@ def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
     if not missing:
         return
     if "://" not in source and not Path(source).is_dir():
-        mend = f"give the folder that has {', '.join(missing)}"
-        raise DataError(source, "is no folder", mend)
+        fix = f"give the folder that holds {', '.join(missing)}"
+        raise DataError(source, "is not a folder", fix)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
         for name in missing:
@@ -119,18 +123,18 @@ def _get_files(root: Path, source: str, manifest: dict[str, Any]) -> None:
 
 
 def simulate(root: Path, sets: dict[str, tuple[int, int]]) -> None:
-    """Writes sets of four balls of DDPAE's as `train.npz`, `val.npz` and `test.npz`.
+    """Writes sets of DDPAE's four bouncing balls, one file `NAME.npz` each.
 
-    Those that are there already are simulated again and compared.
+    Files that exist are simulated again and compared.
 
     Args:
-        root: Folder to fill.
-        sets: Seed and number of trajectories of each.
+        root: Output folder.
+        sets: Seed and number of trajectories by name.
 
     Raises:
-        DataError: A file that is there holds others.
+        DataError: If an existing file holds other trajectories.
     """
-    # Here, because they bring torch, which the other datasets need not wait for.
+    # Imported here because they import torch, which the other datasets do not need.
     import numpy as np
 
     from vidreason.decomposition.ball_files import read_balls, write_balls
@@ -150,17 +154,17 @@ def simulate(root: Path, sets: dict[str, tuple[int, int]]) -> None:
                 write_balls(path, balls)
                 continue
             for array, found in zip(balls, read_balls(path), strict=True):
-                # Processors differ in the last bits, and collisions make more of that. Velocities
-                # are let off: one that turns round just at a frame may do so before or after.
+                # Processors differ by rounding, and collisions amplify it. Velocities are skipped:
+                # a collision close to a frame may fall before or after it.
                 if array is balls.velocities:
                     continue
                 if array.shape != found.shape or not np.allclose(array, found, rtol=0, atol=1e-4):
                     problem = "holds other trajectories than this version simulates"
-                    raise DataError(path, problem, "choose another folder, or remove the file")
+                    raise DataError(path, problem, "give another folder, or remove the file")
 
 
 def _uncompressed(path: Path, max_bytes: int) -> str:
-    """SHA-256 of the content without gzip; of the first `max_bytes`, which are more than it has."""
+    """Returns the SHA-256 of the content without gzip; stops reading after `max_bytes`."""
     digest = hashlib.sha256()
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for _ in range(0, max_bytes, 1 << 20):
@@ -169,7 +173,7 @@ def _uncompressed(path: Path, max_bytes: int) -> str:
 
 
 def _locate(unpacked: Path, names: list[str]) -> Path:
-    """The folder that holds `names`: archives of GitHub have one folder on top."""
+    """Returns the folder that holds `names`; archives of GitHub have one folder on top."""
     for base in (unpacked, *unpacked.iterdir()):
         if all((base / name).exists() for name in names):
             return base

@@ -46,7 +46,8 @@ def expand(argv: Sequence[str]) -> list[str]:
     if known.run is None:
         return [verb, *rest]
     if verb != "fit" and (known.weights is not None or known.out):
-        raise DataError("--run", "excludes --weights and --out", "give one: a run has its own folder")
+        fix = "give one of them: a run has its own folder"
+        raise DataError("--run", "excludes --weights and --out", fix)
     config = Path(known.run) / "config.yaml"
     if not known.run or not config.is_file():
         raise DataError("--run", f"{known.run!r} has no config.yaml", "give a run folder")
