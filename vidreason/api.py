@@ -226,7 +226,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores predictions with confidence intervals, next to baselines on the same windows.
 
-    Intervals resample pedestrians, not windows. Nothing is printed or written.
+    Intervals resample pedestrians, not windows. A run without a predictions file predicts its test
+    split first, and keeps that file.
 
     Args:
         inputs: Run folders or predictions files (Parquet).
@@ -252,10 +253,8 @@ def evaluate(
         True
     """
     paths = [inputs] if isinstance(inputs, str | Path) else inputs
-    return evaluate_runs(
-        [Path(path) for path in paths],
-        Path(root) if root else None,
-        Path(against) if against else None,
-        (bootstrap, seed),
-    ).json()
-
+    other = Path(against) if against else None
+    found = evaluate_runs(
+        [Path(path) for path in paths], Path(root) if root else None, other, (bootstrap, seed)
+    )
+    return found.json()
