@@ -39,7 +39,7 @@ TESTS = {
     "decomposition/mnist": ["decomposition/test_mnist", "test_parsers"],
     "decomposition/ball_files": ["decomposition/test_ball_files", "test_parsers"],
     "decomposition/ball_states": ["decomposition/test_ball_files", "test_planted_faults"],
-    "decomposition/ball_json": ["decomposition/test_ball_json", "test_planted_faults"],
+    "decomposition/ball_json": ["decomposition/test_ball_json", "test_parsers"],
     "decomposition/ball_hdf5": ["decomposition/test_ball_hdf5", "test_parsers"],
     "perception/store": ["perception/test_store", "test_parsers", "perception/test_prepare"],
     "core/tables": ["core/test_tables", "results/test_evaluate", "test_parsers"],
