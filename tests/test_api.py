@@ -48,6 +48,7 @@ def test_examples_of_docstrings_run(name, here):
     if name == "evaluate" and not (here / "runs").exists():
         (here / "first.yaml").write_text(TRAIN)
         assert cli.main(["fit", "-c", "first.yaml"]) == 0
+        assert cli.main(["predict", "--run", "runs/first"]) == 0
     example = doctest.DocTestFinder().find(getattr(vr, name), name, globs={})[0]
     assert example.examples, f"vr.{name} has no example"
     failures = []
