@@ -30,12 +30,17 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 TESTS = {
-    "scenes/cvat": ["scenes/test_jaad", "scenes/test_pie", "test_planted_faults"],
-    "scenes/jaad": ["scenes/test_jaad", "test_planted_faults"],
+    "scenes/cvat": [
+        "scenes/test_cvat",
+        "scenes/test_jaad_errors",
+        "scenes/test_pie",
+        "test_planted_faults",
+    ],
+    "scenes/jaad": ["scenes/test_jaad", "scenes/test_jaad_errors", "test_planted_faults"],
     "scenes/pie": ["scenes/test_pie", "test_planted_faults", "test_parsers"],
     "scenes/stip": ["scenes/test_stip", "test_planted_faults", "test_parsers"],
     "scenes/boxes": ["scenes/test_boxes", "test_planted_faults", "test_parsers"],
-    "scenes/cache": ["scenes/test_jaad", "scenes/test_stip"],
+    "scenes/cache": ["scenes/test_cache", "scenes/test_stip"],
     "decomposition/mnist": ["decomposition/test_mnist", "test_parsers"],
     "decomposition/ball_files": ["decomposition/test_ball_files", "test_parsers"],
     "decomposition/ball_states": ["decomposition/test_ball_files", "test_planted_faults"],

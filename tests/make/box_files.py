@@ -1,4 +1,4 @@
-"""Tables of boxes that say what scenes say."""
+"""Writes scenes as the tables of a custom dataset."""
 
 import csv
 
@@ -9,7 +9,7 @@ VIDEOS = ["video", "split", "fps", "width", "height", "length", "weather"]
 
 
 def rows_of(scenes, splits=("train",)):
-    """Rows of both tables that say what scenes say; splits are dealt in turn."""
+    """Returns the rows of both tables for scenes; splits are assigned in turn."""
     boxes, videos = [], []
     for number, scene in enumerate(scenes):
         split = splits[number % len(splits)]

@@ -1,4 +1,4 @@
-"""A made-up data set in the format of PIE: who comes near a crosswalk crosses there."""
+"""Writes a synthetic dataset in the format of PIE: who approaches the road, crosses it."""
 
 from xml.sax.saxutils import quoteattr
 
@@ -19,13 +19,13 @@ def named(**values):
 
 
 def track(label, frames, boxes, tags, outside=()):
-    """One track; `tags` are dicts, one for each box, or one for all."""
+    """Returns a track as XML; `tags` is one dict for all boxes, or a list with one for each."""
     rows = []
     for i, (frame, (x1, y1, x2, y2)) in enumerate(zip(frames, boxes, strict=True)):
         where = {"xbr": x2, "xtl": x1, "ybr": y2, "ytl": y1}
-        gone = {"frame": frame, "keyframe": 1, "occluded": 0, "outside": int(frame in outside)}
+        state = {"frame": frame, "keyframe": 1, "occluded": 0, "outside": int(frame in outside)}
         rows.append(
-            element("box", named(**(tags[i] if isinstance(tags, list) else tags)), **gone, **where)
+            element("box", named(**(tags[i] if isinstance(tags, list) else tags)), **state, **where)
         )
     return element("track", "".join(rows), label=label)
 
@@ -37,7 +37,7 @@ def document(tracks, length=LENGTH):
 
 
 def pedestrian(rng, name, crosses, length=LENGTH):
-    """Frames, boxes, tags and attributes of a pedestrian, who comes near if he is to cross."""
+    """Returns frames, boxes, tags and attributes of a pedestrian, who crosses or walks along."""
     first = int(rng.integers(0, 40))
     frames = np.arange(first, int(rng.integers(length - 60, length)))
     point = int(frames[0] + 250 + rng.integers(0, 40))
@@ -78,7 +78,7 @@ def pedestrian(rng, name, crosses, length=LENGTH):
 
 
 def things(rng, number, length=LENGTH):
-    """Label, frames, boxes and tags of what is no pedestrian."""
+    """Returns label, frames, boxes and tags of objects other than pedestrians."""
     found = []
     labels = ("vehicle", "traffic_light", "sign", "crosswalk", "transit_station")
     for n, label in enumerate(labels):
@@ -105,7 +105,7 @@ def write(root, folder, video, text):
 
 
 def video(root, number, people=8, seed=0, length=LENGTH):
-    """Writes one video; returns what is in it."""
+    """Writes one video and returns its content."""
     rng = np.random.default_rng((seed, *number))
     folder = f"set{number[0]:02d}/video_{number[1]:04d}"
     someone = [
@@ -128,5 +128,5 @@ def video(root, number, people=8, seed=0, length=LENGTH):
 
 
 def pie(root, people=8, videos=VIDEOS):
-    """Writes a data set; returns what is in its videos, by name."""
+    """Writes a dataset and returns the content of its videos, by name."""
     return {f"set{s:02d}/video_{v:04d}": video(root, (s, v), people) for s, v in videos}

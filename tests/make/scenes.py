@@ -1,4 +1,4 @@
-"""Scenes of random columns: tracks with gaps, groups, empty videos, two sizes of image."""
+"""Random scenes: tracks with gaps, groups, empty videos, two image sizes."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from vidreason.scenes.scene import CUES, EGO_ACTIONS, FACTS, KINDS, LABELS, OBJE
 
 
 def scene(seed, index=0, tracks=None):
-    """A scene of 95 to 130 frames and up to five tracks; whoever is tagged has behaviour facts."""
+    """Returns a scene of 95 to 130 frames; tracks (up to five by default) with tags have facts."""
     rng = np.random.default_rng((seed, index))
     length = int(rng.integers(95, 131))
     width, height = ((1920, 1080), (1280, 720))[rng.integers(2)]
@@ -60,7 +60,7 @@ def scenes(seed, count=4):
 
 
 def furnished(scene, seed=0, objects=4):
-    """The scene with objects around, lights among them, and what the ego vehicle measures."""
+    """Returns the scene with additional objects, such as traffic lights, and odometry."""
     rng = np.random.default_rng((seed, scene.length))
     lamp, others = KINDS.index("traffic_light"), [KINDS.index(name) for name in OBJECTS]
     kinds = np.append(lamp, rng.choice(others, objects - 1))
@@ -95,7 +95,7 @@ def furnished(scene, seed=0, objects=4):
 
 
 def walk(rng, frames, width, height):
-    """Boxes (n, 4) in quarters of a pixel, which 32-bit numbers hold and mirror exactly."""
+    """Returns boxes (n, 4) in quarters of a pixel, exact in float32 also when mirrored."""
     steps = rng.normal(0, 3, (len(frames), 2)).cumsum(0)
     middle = rng.uniform(0.25, 0.75, 2) * [width, height] + steps
     half = rng.uniform(4, 150, 2) * rng.uniform(0.8, 1.2, (len(frames), 2))
@@ -103,13 +103,13 @@ def walk(rng, frames, width, height):
 
 
 def changed(scene, **columns):
-    """The scene with other columns; a table is updated, not replaced."""
+    """Returns the scene with other columns; tables are updated, not replaced."""
     tables = {n: getattr(scene, n) | v for n, v in columns.items() if isinstance(v, dict)}
     return dataclasses.replace(scene, **(columns | tables))
 
 
 def assert_sound(scene):
-    """Holds a scene against what `Scene` promises of its columns: sizes, order, unknown is -1."""
+    """Checks the invariants of the columns of `Scene`: sizes, order, and -1 as the minimum."""
     tracks, boxes = len(scene.kind), len(scene.frame)
     assert len(set(scene.track_ids)) == len(scene.track_ids) == tracks
     assert scene.offsets[0] == 0 and scene.offsets[-1] == boxes
@@ -129,7 +129,7 @@ def assert_sound(scene):
 
 
 def assert_same(one, other):
-    """Compares every column of two lists of scenes, with its type."""
+    """Checks that all columns of two lists of scenes are equal, including their types."""
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
         for field in dataclasses.fields(Scene):

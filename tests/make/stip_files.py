@@ -1,4 +1,4 @@
-"""A made-up data set in the format of STIP: people who walk along a street, some across it."""
+"""Writes a synthetic dataset in the format of STIP: pedestrians along a street, some crossing."""
 
 import json
 
@@ -12,7 +12,7 @@ SEGMENTS = ((4, 26), (30, 58))  # seconds
 
 
 def walk(rng, segment, rate, crosses):
-    """Frames from 1, boxes (n, 4) and crossing states of one pedestrian in a segment."""
+    """Returns frames (from 1), boxes (n, 4) and crossing states of a pedestrian in a segment."""
     start, stop = segment
     first = int((start + rng.uniform(0, 3)) * rate)
     last = int((stop - rng.uniform(0, 3)) * rate)
@@ -51,7 +51,7 @@ def sequence(folder, seed, people=6, cameras=("idx00", "idx97", "idx98"), rates=
     """Writes one sequence.
 
     Returns:
-        By rate, camera, person and segment: frames from 0, boxes, states.
+        Frames (from 0), boxes and states, by (rate, camera, person, segment).
     """
     folder.mkdir(parents=True)
     lines = [
@@ -61,7 +61,7 @@ def sequence(folder, seed, people=6, cameras=("idx00", "idx97", "idx98"), rates=
     truth = {}
     for rate in rates:
         for number, camera in enumerate(cameras):
-            rng = np.random.default_rng((seed, number))  # the same people at both rates
+            rng = np.random.default_rng((seed, number))  # the same pedestrians at both rates
             frames = {}
             for person in range(people):
                 for s, segment in enumerate(SEGMENTS):
@@ -88,10 +88,14 @@ def write(path, frames, rate):
     path.write_text(json.dumps(content))
 
 
-def stip(root, people=6, rates=(2,)):
-    """Writes all of `NAMES`, the third without side cameras, and a folder without annotation."""
+def stip(root, people=6, rates=(2,), names=NAMES):
+    """Writes sequences, `downtown_ann_1` without side cameras, and one folder without annotations.
+
+    Returns:
+        The content of each sequence, by name.
+    """
     truth = {}
-    for seed, name in enumerate(NAMES):
+    for seed, name in enumerate(names):
         cameras = ("idx00",) if name == "downtown_ann_1" else ("idx00", "idx97", "idx98")
         truth[name] = sequence(root / name, seed, people, cameras, rates)
     (root / "not_annotated").mkdir()

@@ -1,7 +1,6 @@
-"""A very small dataset in JAAD's layout, and single faults to plant in it.
+"""A tiny dataset in the layout of JAAD, and faults to plant in it.
 
-Each fault damages one file or folder and returns its path, so that a test can look for it in the
-message of the error.
+Each fault damages one file or folder and returns its path, which tests expect in the error.
 """
 
 import re
@@ -17,14 +16,14 @@ VIDEO = VIDEOS[1]
 
 
 def jaad(root: Path, **damage: dict[str, Any]) -> Path:
-    """Writes three videos of 110 to 130 frames, one per list, with all kinds of tracks.
+    """Writes three videos of 110 to 130 frames, one for each split, with all kinds of tracks.
 
-    Each has a crossing pedestrian whose track is long enough for the benchmark's windows; the first
-    has others with no intent and with no crossing as well.
+    Each has a crossing pedestrian whose track is long enough for windows of the benchmark. The
+    first also has pedestrians without intent to cross and pedestrians who do not cross.
 
     Args:
-        root: Folder to write into.
-        damage: Faults by name with their arguments, as in `jaad(root, gap={"first": 30})`.
+        root: Output folder.
+        damage: Faults by name and their arguments, as in `jaad(root, gap={"first": 30})`.
     """
     write_street(root, videos=3, seed=30, frames=(110, 130), split=(1, 1, 1))
     for fault, arguments in damage.items():
@@ -42,7 +41,7 @@ def _edit(path: Path, pattern: str, replacement: Any, count: int = 1) -> Path:
 def edit(
     root: Path, folder: str, pattern: str, replacement: Any, video: str = VIDEO, count: int = 1
 ) -> Path:
-    """Replaces what matches in one file: the first `count` matches, or all of them if 0."""
+    """Replaces the first `count` matches of a pattern in one file, or all if 0."""
     return _edit(annotation_path(root, folder, video), pattern, replacement, count)
 
 
@@ -55,25 +54,25 @@ def truncate(root: Path, folder: str = "annotations", video: str = VIDEO) -> Pat
 
 
 def doctype(root: Path, folder: str = "annotations", video: str = VIDEO) -> Path:
-    """Prepends a document type that defines an entity."""
+    """Prepends a DOCTYPE that defines an entity."""
     path = annotation_path(root, folder, video)
     return _edit(path, "^", '<!DOCTYPE a [<!ENTITY b "c">]>')
 
 
 def unknown_tag(root: Path, name: str = "look", video: str = VIDEO) -> Path:
-    """Gives the first behaviour tag of that name the value `winking`."""
+    """Sets the first behaviour tag of that name to `winking`."""
     path = annotation_path(root, "annotations", video)
     return _edit(path, f'(<attribute name="{name}">)[^<]*', r"\1winking")
 
 
 def degenerate_box(root: Path, video: str = VIDEO) -> Path:
-    """Gives the first box no width."""
+    """Sets the width of the first box to 0."""
     path = annotation_path(root, "annotations", video)
     return _edit(path, r'xbr="[^"]*" xtl="([^"]*)"', r'xbr="\1" xtl="\1"')
 
 
 def stray_video(root: Path, subset: str = "default", split: str = "train") -> Path:
-    """Adds a video that does not exist to a list."""
+    """Adds a missing video to a split list."""
     path = root / "split_ids" / subset / f"{split}.txt"
     path.write_text(path.read_text() + "video_9999\n")
     return path
@@ -93,7 +92,7 @@ def remove_file(root: Path, folder: str = "annotations_traffic", video: str = VI
 
 
 def gap(root: Path, first: int = 20, last: int = 24, video: str = VIDEO) -> Path:
-    """Takes the boxes of frames `first` to `last` out of all tracks: legal but treacherous."""
+    """Removes the boxes in frames `first` to `last` from all tracks, which is valid."""
     path = annotation_path(root, "annotations", video)
     frames = "|".join(map(str, range(first, last + 1)))
     return _edit(path, f'<box frame="({frames})".*?</box>', "", count=0)

@@ -1,8 +1,8 @@
-"""Boxes of one's own: two tables, to `Scene`.
+"""Custom datasets: reads a table of boxes and a table of videos into `Scene` objects.
 
-`boxes.csv` has a row for each box of each track, `videos.csv` a row for each video; the card in
-`datasets/boxes` says what is in their columns. Whoever has annotations in another format writes
-these tables, and gets windows, graphs, models and reports.
+`boxes.csv` has one row for each box of each track, `videos.csv` one row for each video. The dataset
+card `datasets/boxes/README.md` describes their columns. Convert annotations in any other format to
+these tables to use them with windows, graphs, models and reports.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 TRACKS = tuple(kind for kind in KINDS if kind != "place")
 
 _CORNERS = ("x1", "y1", "x2", "y2")
-# Crossing is read as a number, since a column with gaps is written as 1.0 by many programs.
+# Crossing is read as float, since many programs write integers with missing values as 1.0.
 _BOXES = {"video": pa.string(), "pedestrian": pa.string(), "frame": pa.int64()} | dict.fromkeys(
     (*_CORNERS, "crossing"), pa.float64()
 )
@@ -35,32 +35,37 @@ _VIDEOS = {
     "height": pa.int64(),
     "length": pa.int64(),
 }
-_RATE = 20, 35  # frames per second at which 30 frames are called a second
-_MEND = "correct the table; datasets/boxes/README.md says what its columns hold"
+_RATE = 20, 35  # frame rates for which 30 frames count as one second
+_MEND = "fix the table; its columns are described in datasets/boxes/README.md"
 
 
 class Table(NamedTuple):
-    """A table that was read, with what is needed to say where it is wrong.
+    """A table and its file, to report where it is wrong.
 
     Attributes:
-        path: File.
-        columns: Values of each column, (n,); "" and NaN where there is none.
+        path: Source file.
+        columns: (n,) values of each column; missing values are "" or NaN.
     """
 
     path: Path
     columns: dict[str, np.ndarray]
 
     def text(self, name: str) -> np.ndarray:
-        """A column of words that may be left out."""
+        """Returns an optional text column; "" if it is missing."""
         return self.columns.get(name, np.full(len(self.columns["video"]), "", object))
 
     def refuse(self, wrong: np.ndarray, problem: str) -> None:
-        """Raises for the first row where `wrong` (n,) is; `problem` may name columns in braces."""
+        """Raises an error for the first row in which `wrong` is true.
+
+        Args:
+            wrong: (n,) bool.
+            problem: Message; a column name in braces is replaced by its value in that row.
+        """
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
         values = {name: column[row] for name, column in self.columns.items()}
-        # Of a CSV the first line is the header.
+        # The first line of a CSV file is the header.
         place = f"line {row + 2}" if self.path.suffix == ".csv" else f"row {row + 1}"
         raise DataError(self.path, problem.format(**values), _MEND, place)
 
@@ -70,16 +75,17 @@ def read_boxes(root: Path, protocol: str) -> tuple[list[Scene], dict[str, str]]:
 
     Args:
         root: Folder with `boxes.csv` or `boxes.parquet`, and `videos.csv`.
-        protocol: What will be asked. The benchmark's counts frames as if 30 were a second.
+        protocol: Evaluation protocol. All but `stip` count 30 frames as one second and accept
+            only frame rates from 20 to 35.
 
     Returns:
-        Scenes, and the split of each by its name, both in the order of `videos.csv`. Tracks come in
-        the order of their first rows. Of a person whose boxes say so, `facts["behaviour"]` is 1,
-        `facts["crossing"]` is whether any box is marked crossing, and `facts["crossing_point"]` the
-        frame of the first that is, -1 if there is none.
+        Scenes, and the split of each by name, both in the order of `videos.csv`. Tracks are in the
+        order of their first rows. For a person with crossing labels, `facts["behaviour"]` is 1,
+        `facts["crossing"]` is 1 if any box is labelled crossing, otherwise 0, and
+        `facts["crossing_point"]` is the frame of the first such box, -1 if there is none.
 
     Raises:
-        DataError: A table or a column is missing; or the first row that makes no sense.
+        DataError: A table or column is missing, or a row is invalid; names the first.
     """
     videos = _read(root, "videos", (".csv",), _VIDEOS, None)
     boxes = _read(root, "boxes", (".csv", ".parquet"), _BOXES, _BOXES_TOO)
@@ -97,16 +103,16 @@ def _read(
     needed: dict[str, pa.DataType],
     known: dict[str, pa.DataType] | None,
 ) -> Table:
-    """Reads a table; columns beyond those needed are text, or refused where `known` lacks them."""
+    """Reads a table; extra columns are text, or rejected if `known` is given and lacks them."""
     paths = [path for suffix in suffixes if (path := root / f"{name}{suffix}").is_file()]
     if len(paths) != 1:
-        problem = f"{name}{suffixes[0]} is missing" if not paths else f"has two files of {name}"
-        raise DataError(root, problem, "datasets/boxes/README.md says what belongs there")
+        problem = f"{name}{suffixes[0]} is missing" if not paths else f"has two files for {name}"
+        raise DataError(root, problem, "datasets/boxes/README.md describes the expected files")
     (path,) = paths
     types = needed | (known or {})
     try:
         if path.suffix == ".csv":
-            # In one thread, errors tell the row.
+            # With a single thread, errors name the row.
             found = pa.csv.read_csv(
                 path,
                 pa.csv.ReadOptions(use_threads=False),
@@ -122,11 +128,11 @@ def _read(
     missing = [column for column in needed if column not in names]
     strange = [column for column in names if known is not None and column not in types]
     if missing or strange or len(set(names)) < len(names):
-        problem = "has a column twice"
+        problem = "has duplicate columns"
         if missing:
             problem = f"has no column {missing[0]!r}"
         elif strange:
-            problem = f"has a column {strange[0]!r}, which means nothing here"
+            problem = f"has an unknown column {strange[0]!r}"
         raise DataError(path, problem, _MEND)
     table = Table(path, {})
     for column in names:
@@ -147,58 +153,59 @@ def _read(
 
 
 def _check_videos(videos: Table, protocol: str) -> dict[str, int]:
-    """The row of each video."""
+    """Validates the videos and returns the row of each by name."""
     column = videos.columns
     first = np.zeros(len(column["video"]), bool)
     first[np.unique(column["video"].astype(str), return_index=True)[1]] = True
-    videos.refuse(~first, "video {video!r} is there twice")
-    words = "split {split!r} is none of " + ", ".join(SPLITS)
+    videos.refuse(~first, "duplicate video {video!r}")
+    words = f"split must be one of {', '.join(SPLITS)}, got {{split!r}}"
     videos.refuse(~np.isin(column["split"].astype(str), SPLITS), words)
     for name, most in (("width", 100_000), ("height", 100_000), ("length", 10_000_000)):
         good = (column[name] >= 1) & (column[name] <= most)
-        videos.refuse(~good, f"{name} {{{name}}} is not within 1 and {most}")
+        videos.refuse(~good, f"{name} must be between 1 and {most}, got {{{name}}}")
     fps = column["fps"]
-    videos.refuse(~((fps > 0) & (fps <= 1000)), "fps {fps} is not within 0 and 1000")
-    words = "fps {fps} is far from that of the first video, and windows count frames"
+    words = "fps must be above 0 and at most 1000, got {fps}"
+    videos.refuse(~((fps > 0) & (fps <= 1000)), words)
+    words = "fps {fps} is far from that of the first video, and windows are measured in frames"
     videos.refuse(abs(np.log(fps / fps[:1])) > np.log(1.3), words)
     if protocol != "stip":
-        # 16 boxes are half a second, and the crossing is 30 to 60 frames away.
+        # A window has 16 boxes, about half a second, and ends 30 to 60 frames before the event.
         low, high = _RATE
-        words = f"fps {{fps}} is not within {low} and {high}, "
-        words += "and this protocol counts 30 frames as a second; "
-        words += "keep every Nth frame, or take the protocol stip"
+        words = f"fps must be between {low} and {high}, got {{fps}}, "
+        words += "since this protocol counts 30 frames as one second; "
+        words += "keep every Nth frame, or use the protocol stip"
         videos.refuse((fps < low) | (fps > high), words)
     return {name: row for row, name in enumerate(column["video"].tolist())}
 
 
 def _check_boxes(boxes: Table, videos: Table, number: dict[str, int]) -> np.ndarray:
-    """(L,) the row in `videos` of each box."""
+    """Validates the boxes and returns the row of the video of each, (L,)."""
     column = boxes.columns
-    # Each name once, not once for each of its boxes.
+    # Look up each name once, not once per box.
     names, code = _codes(column["video"])
     of = np.array([number.get(name, -1) for name in names], np.int64)
     video = of[code]
     boxes.refuse(video < 0, f"video {{video!r}} is not in {videos.path.name}")
     size = {name: videos.columns[name][video] for name in ("width", "height", "length")}
     out = (column["frame"] < 0) | (column["frame"] >= size["length"])
-    boxes.refuse(out, "frame {frame} is outside of video {video!r}, whose frames count from 0")
+    boxes.refuse(out, "frame {frame} is outside video {video!r}, whose frames are numbered from 0")
     x1, y1, x2, y2 = (column[name] for name in _CORNERS)
-    boxes.refuse(~np.isfinite(x1 + y1 + x2 + y2), "a corner of the box is no number")
+    boxes.refuse(~np.isfinite(x1 + y1 + x2 + y2), "box coordinates must be finite")
     box = "box {x1:g}, {y1:g}, {x2:g}, {y2:g} "
-    boxes.refuse((x1 >= x2) | (y1 >= y2), box + "is empty: x1 < x2 and y1 < y2 are needed")
+    boxes.refuse((x1 >= x2) | (y1 >= y2), box + "is empty, x1 < x2 and y1 < y2 are required")
     gone = (x2 <= 0) | (y2 <= 0) | (x1 >= size["width"]) | (y1 >= size["height"])
-    boxes.refuse(gone, box + "is outside of the image, in pixels of videos.csv")
+    boxes.refuse(gone, box + "is outside the image, whose size in pixels is in videos.csv")
     crossing = column["crossing"]
     neither = ~np.isnan(crossing) & ~np.isin(crossing, (0, 1))
-    boxes.refuse(neither, "crossing {crossing:g} is not 0, 1 or empty")
+    boxes.refuse(neither, "crossing must be 0, 1 or empty, got {crossing:g}")
     for name, words in (("kind", TRACKS), ("occlusion", OCCLUSION)):
         good = np.isin(boxes.text(name).astype(str), ("", *words))
-        boxes.refuse(~good, f"{name} {{{name}!r}} is none of " + ", ".join(words))
+        boxes.refuse(~good, f"{name} must be one of {', '.join(words)}, got {{{name}!r}}")
     return video
 
 
 def _codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Distinct names in the order that they come in, and the index of each."""
+    """Returns the distinct names in order of appearance, and the index of each name."""
     encoded = pa.array(names, pa.string()).dictionary_encode()
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
@@ -206,7 +213,7 @@ def _codes(names: np.ndarray) -> tuple[list[str], np.ndarray]:
 def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
     column = boxes.columns
     who, code = _codes(column["pedestrian"])
-    # Tracks are pairs of video and name, numbered by their first rows.
+    # A track is a pair of video and name; tracks are numbered by their first rows.
     pair = video * max(len(who), 1) + code
     _, first, track = np.unique(pair, return_index=True, return_inverse=True)
     place = np.empty(len(first), np.int64)
@@ -217,7 +224,9 @@ def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
     frame = column["frame"][order]
     again = np.zeros(len(order), bool)
     again[order[1:]] = (np.diff(track) == 0) & (np.diff(frame) == 0)
-    boxes.refuse(again, "pedestrian {pedestrian!r} of video {video!r} is twice in frame {frame}")
+    boxes.refuse(
+        again, "pedestrian {pedestrian!r} of video {video!r} has two boxes in frame {frame}"
+    )
 
     word = boxes.text("kind")[order]
     kind = np.zeros(len(order), np.int8)
@@ -225,7 +234,7 @@ def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
         kind[word == name] = KINDS.index(name)
     changed = np.zeros(len(order), bool)
     changed[order[1:]] = (np.diff(track) == 0) & (np.diff(kind) != 0)
-    boxes.refuse(changed, "kind {kind!r} differs from that of the same track before")
+    boxes.refuse(changed, "kind {kind!r} differs from earlier boxes of the track")
 
     box = np.stack([column[name] for name in _CORNERS], 1)[order]
     person = kind == KINDS.index("person")
@@ -266,7 +275,7 @@ def _scenes(boxes: Table, videos: Table, video: np.ndarray) -> list[Scene]:
 
 
 def _facts(offsets: np.ndarray, frame: np.ndarray, cross: np.ndarray) -> dict[str, np.ndarray]:
-    """What boxes say of K tracks as wholes, (K,) int32 each."""
+    """Derives the facts of K tracks from their boxes, (K,) int32 each."""
     tracks = len(offsets) - 1
     crossing, point = np.full((2, tracks), -1, np.int32)
     track = np.repeat(np.arange(tracks), np.diff(offsets))

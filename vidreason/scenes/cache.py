@@ -1,7 +1,7 @@
-"""A cache of scenes: one NumPy archive, keyed by the content of the files it was read from.
+"""Cache of scenes: one NumPy archive, keyed by the content of its source files.
 
-The key covers every source file's bytes and the code that read them, so a stale cache cannot be
-mistaken for a fresh one; hashing the 287 MB of JAAD takes about as long as loading it.
+The key covers the bytes of every source file and of the code that reads them, so a stale cache is
+never used. Hashing the 287 MB of JAAD takes about as long as loading the cache.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ _TABLES = ("signals", "facts", "cues", "labels", "odometry")
 
 
 def content_key(paths: Sequence[Path], code: Sequence[Path]) -> str:
-    """SHA-256 over names and bytes of `paths` and over the bytes of `code`."""
-    # hashlib lets go of the interpreter lock, so threads share the work.
+    """Returns the SHA-256 of the names and contents of `paths` and `code`."""
+    # hashlib releases the interpreter lock, so threads run in parallel.
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(lambda p: hashlib.sha256(p.read_bytes()).hexdigest(), [*paths, *code])
         lines = [
@@ -34,14 +34,14 @@ def content_key(paths: Sequence[Path], code: Sequence[Path]) -> str:
 
 
 def cached(path: Path, key: str, read: Callable[[], list[Scene]]) -> list[Scene]:
-    """Returns the scenes at `path` if they were stored under `key`; else reads and stores them."""
+    """Returns the scenes cached at `path` if the key matches; otherwise reads and caches them."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            # A damaged header would be believed: NumPy does not check what it does not read.
+            # NumPy checks only what it reads, so a damaged header could go unnoticed.
             if archive.zip.testzip() is None and bytes(archive["key"]).decode() == key:
                 return _unpack(archive)
     except Exception:  # a damaged archive can raise anything
-        pass  # no cache, or a damaged one: the source files are the truth and are read again
+        pass  # without a usable cache, the source files are read
     scenes = read()
     try:
         path.parent.mkdir(exist_ok=True)
@@ -53,9 +53,9 @@ def cached(path: Path, key: str, read: Callable[[], list[Scene]]) -> list[Scene]
 
 
 def read_each(dataset: str, names: Sequence[str], read: Callable[[str], Scene]) -> list[Scene]:
-    """The scenes of the named videos, with a progress bar."""
-    # Not rich's track(): an error would leave its generator to the garbage collector, which may
-    # close it inside rich's own thread and wait for ever.
+    """Reads the named videos, with a progress bar."""
+    # rich's track() could deadlock after an error: the garbage collector may close its generator
+    # inside rich's own thread.
     scenes = []
     with progress() as bar:
         task = bar.add_task(f"reading {dataset}", total=len(names))
@@ -87,7 +87,7 @@ def _unpack(archive: Mapping[str, np.ndarray]) -> list[Scene]:
         scalars["track_ids"] = tuple(scalars["track_ids"])
         f = slice(frames, frames := frames + scalars["length"])
         t = slice(tracks, tracks := tracks + len(scalars["track_ids"]))
-        # One offset more than there are tracks, in every scene before this one and in this one.
+        # Each scene, including those before this one, has one more offset than tracks.
         offsets = arrays["offsets"][t.start + len(scenes) : t.stop + len(scenes) + 1]
         b = slice(boxes, boxes := boxes + int(offsets[-1]))
         part = {"signals": f, "facts": t, "cues": b, "labels": b, "odometry": f}

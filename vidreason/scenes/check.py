@@ -1,4 +1,4 @@
-"""The dataset doctor: counts what a copy of JAAD holds and finds what is wrong with it."""
+"""Dataset check for JAAD: counts the content of a copy and lists its defects."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,28 +14,35 @@ from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path, read_splits,
 from vidreason.scenes.scene import Scene
 
 KINDS = {
-    "missing": "a file that the copy lacks",
-    "unreadable": "a file that cannot be used",
-    "split": "a split list that contradicts the copy",
-    "gap": "frames missing inside a track",
-    "outside": "a box that leaves the image",
-    "no tracks": "a video in which nobody is annotated",
-    "no crossing point": "crosses, but crossing_point is -1",
-    "crossing point off": "crossing_point more than 5 frames from the first frame tagged crossing",
-    "crossing point of a non-crosser": "crossing is -1, crossing_point is set",
-    "non-crosser without point": "crossing is 0, crossing_point is -1",
-    "non-crosser crosses": "crossing is 0 or -1, frames are tagged crossing",
-    "late decision": "decision_point after crossing_point",
-    "appearance id": "id differs from the track that old_id names",
-    "no appearance": "a person whose boxes have no appearance flags",
+    "missing": "file is missing",
+    "unreadable": "file is damaged or has invalid values",
+    "split": "split list contradicts the annotations",
+    "gap": "frames are missing inside a track",
+    "outside": "box extends beyond the image",
+    "no tracks": "video has no annotated tracks",
+    "no crossing point": "pedestrian crosses, but crossing_point is -1",
+    "crossing point off": "crossing_point is over 5 frames from the first frame tagged crossing",
+    "crossing point of a non-crosser": "crossing is -1, but crossing_point is set",
+    "non-crosser without point": "crossing is 0, but crossing_point is -1",
+    "non-crosser crosses": "crossing is 0 or -1, but frames are tagged crossing",
+    "late decision": "decision_point is after crossing_point",
+    "appearance id": "id differs from that of the track with the same old_id",
+    "no appearance": "boxes of a person lack appearance flags",
 }
-"""What is looked for. The first three make a copy unusable or incomplete."""
+"""Kinds of defects. The first three make a copy incomplete or unusable."""
 _BROKEN = ("missing", "unreadable", "split")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One defect: a kind of `KINDS`, the file relative to the root, where in it, what is seen."""
+    """A defect.
+
+    Attributes:
+        kind: Key of `KINDS`.
+        file: Path relative to the root.
+        place: Location inside the file; may be empty.
+        seen: Values found.
+    """
 
     kind: str
     file: str
@@ -45,7 +52,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """Counts by name, and every defect."""
+    """Result of the check.
+
+    Attributes:
+        root: Folder that was checked.
+        counts: Number of videos, tracks, boxes and so on, by name.
+        findings: All defects.
+    """
 
     root: str
     counts: dict[str, int] = field(default_factory=dict)
@@ -53,18 +66,20 @@ class Report:
 
     @property
     def broken(self) -> bool:
-        """Whether something is missing, unreadable or contradicts the split lists."""
+        """Whether files are missing or unreadable, or contradict the split lists."""
         return any(finding.kind in _BROKEN for finding in self.findings)
 
 
 def check(root: Path) -> Report:
-    """Reads whatever JAAD files are under `root`; any part of the dataset will do.
+    """Checks the JAAD files under `root`, which may be any part of the dataset.
 
     Raises:
-        DataError: There is no such folder, or no annotation in it.
+        DataError: The folder is missing or contains no annotations.
     """
     if not root.is_dir():
-        raise DataError(root, "no such folder", "fetch it with `vidreason data get jaad --root …`")
+        raise DataError(
+            root, "no such folder", "download it with `vidreason data get jaad --root …`"
+        )
     report = Report(str(root))
     names = sorted(
         {
@@ -74,7 +89,7 @@ def check(root: Path) -> Report:
         }
     )
     if not names:
-        raise DataError(root, "holds no annotations", "point --root at the folder above them")
+        raise DataError(root, "contains no annotations", "set --root to their parent folder")
     counts: Counter[str] = Counter({"videos": len(names)})
     with progress() as bar:
         task = bar.add_task("checking JAAD", total=len(names))
@@ -188,7 +203,7 @@ def _appearance_findings(root: Path, scene: Scene) -> Iterator[Finding]:
     path = annotation_path(root, "annotations_appearance", scene.id)
     if not path.is_file():
         return
-    # The file of boxes names old_id in each box; one box per track is enough.
+    # The boxes file has old_id in every box; the first box of each track is enough.
     boxes = read_xml(annotation_path(root, "annotations", scene.id))
     by_old_id = {}
     for (name, rows), kind, (_, block) in zip(
@@ -202,6 +217,8 @@ def _appearance_findings(root: Path, scene: Scene) -> Iterator[Finding]:
         values = attributes(head)
         owner = by_old_id.get(values.get("old_id", ""))
         if owner != values.get("id"):
-            seen = f"id {values.get('id')}, but old_id {values.get('old_id')} is track {owner}"
+            seen = (
+                f"id {values.get('id')}, but old_id {values.get('old_id')} belongs to track {owner}"
+            )
             file = f"{path.parent.name}/{path.name}"
             yield Finding("appearance id", file, f"track {owner}", seen)

@@ -1,9 +1,9 @@
-"""Annotation XML as exported by CVAT, read at close to the speed of the XML tokeniser.
+"""Parser for annotation XML exported by CVAT, nearly as fast as the XML tokeniser.
 
-expat checks that a file is well formed and has no DOCTYPE; then the text is cut with string
-operations, which is sound for the plain subset of XML that CVAT and ElementTree write (double
-quotes, one space between attributes, nothing but elements). A well-formed file outside that subset
-is first rewritten into it by ElementTree.
+expat checks that a file is well formed and has no DOCTYPE. The text is then split with string
+operations, which is correct for the plain subset of XML that CVAT and ElementTree write (double
+quotes, one space between attributes, nothing but elements). Other well-formed files are first
+rewritten into that subset by ElementTree.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -16,8 +16,8 @@ import numpy as np
 
 from vidreason.core.errors import DataError
 
-MAX_BYTES = 256 << 20  # a video of PIE takes tens
-_CORRECT = "correct the file, or restore it as the data set's card says"
+MAX_BYTES = 256 << 20  # a video of PIE has tens of MiB
+_CORRECT = "fix the file, or restore it as described in the dataset card"
 _MEND = "restore the file, for example with `vidreason data get`"
 
 
@@ -29,7 +29,7 @@ def read_xml(path: Path) -> str:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(path, f"larger than {MAX_BYTES >> 20} MiB", _MEND)
+            raise DataError(path, f"is larger than {MAX_BYTES >> 20} MiB", _MEND)
         data = path.read_bytes()
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", _MEND) from None
@@ -37,7 +37,7 @@ def read_xml(path: Path) -> str:
         raise DataError(path, "is empty", _MEND)
 
     def refuse(*_: object) -> None:
-        raise DataError(path, "has a DOCTYPE, which annotations never have", _MEND)
+        raise DataError(path, "has a DOCTYPE, which annotations must not have", _MEND)
 
     parser = ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
@@ -47,16 +47,16 @@ def read_xml(path: Path) -> str:
             return data.decode("ascii")
         return ElementTree.tostring(ElementTree.fromstring(data), "unicode")
     except (ExpatError, ElementTree.ParseError) as error:
-        # ElementTree minds prefixes of names too, and has another place for the place.
+        # ElementTree also checks namespace prefixes, and stores the position elsewhere.
         line, column = getattr(error, "position", None) or (error.lineno, error.offset)
         place = f"line {line}, column {column}"
         raise DataError(path, f"is not well-formed XML ({error})", _MEND, place) from None
     except (LookupError, ValueError) as error:
-        raise DataError(path, f"has an unusable encoding ({error})", _MEND) from None
+        raise DataError(path, f"has an unsupported encoding ({error})", _MEND) from None
 
 
 def _is_plain(data: bytes) -> bool:
-    # Comparing columns is several times faster than a search for each pair of characters.
+    # Comparing arrays is several times faster than searching for each pair of characters.
     byte = np.frombuffer(data, np.uint8)
     space, equals, less, greater = (byte == ord(c) for c in " =<>")
     odd = space[:-1] & (space | equals | greater)[1:]  # " =", " >" and two spaces
@@ -66,12 +66,13 @@ def _is_plain(data: bytes) -> bool:
         data.isascii()
         and not any(c in data for c in b"'&\t\r\n\0")
         and not odd.any()
-        and np.count_nonzero(less) == np.count_nonzero(greater)  # else some ">" ends no tag
+        and np.count_nonzero(less)
+        == np.count_nonzero(greater)  # otherwise some ">" does not end a tag
     )
 
 
 def start_tags(text: str, tag: str) -> Iterator[tuple[str, str]]:
-    """Yields (attributes, what follows up to the next start tag of that name) for every `tag`."""
+    """Yields for each `tag` its attributes and the text up to the next start tag of that name."""
     pieces = iter(text.split(f"<{tag} "))
     next(pieces)
     for piece in pieces:
@@ -80,7 +81,7 @@ def start_tags(text: str, tag: str) -> Iterator[tuple[str, str]]:
 
 
 def attributes(head: str) -> dict[str, str]:
-    """Parses `a="1" b="2"`."""
+    """Parses attributes such as `a="1" b="2"`."""
     parts = head.split('"')
     return {
         name.strip(" =/"): unescape(value)
@@ -89,7 +90,7 @@ def attributes(head: str) -> dict[str, str]:
 
 
 def content(text: str, tag: str) -> str:
-    """Text of the first `<tag>…</tag>` without attributes; empty if there is none."""
+    """Returns the text of the first `<tag>…</tag>` without attributes; empty if there is none."""
     return unescape(text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]).strip()
 
 
@@ -104,10 +105,11 @@ def named_values(text: str) -> dict[str, str]:
 def repeated_tags(
     text: str, tag: str, running: str
 ) -> tuple[list[str], list[int], list[dict[str, str]]]:
-    """Parses start tags that are alike but for one running number, each distinct tag once.
+    """Parses start tags that mostly differ only in a running number, each distinct one once.
 
     Returns:
-        The running numbers of the n tags, for each the row of its other attributes, and those rows.
+        The running number of each of the n tags, the index of its other attributes, and the
+        distinct attributes that are indexed.
     """
     numbers: list[str] = []
     rows: list[int] = []
@@ -128,27 +130,31 @@ def repeated_tags(
 
 
 def sizes(path: Path, meta: str) -> tuple[int, int, int]:
-    """Frames of a video, and their width and height in pixels, from what precedes `</meta>`.
+    """Returns the number of frames of a video, and their width and height in pixels.
+
+    Args:
+        path: File, for errors.
+        meta: Text before `</meta>`.
 
     Raises:
-        DataError: They are missing, or no positive whole numbers.
+        DataError: A number is missing or not a positive integer.
     """
     try:
         found = [int(content(meta, tag)) for tag in ("size", "width", "height")]
     except ValueError:
         found = [0]
     if not all(0 < n < 1_000_000 for n in found):
-        problem = "meta/task lacks size or original_size as positive whole numbers"
+        problem = "meta/task must have positive integers as size and original_size"
         raise DataError(path, problem, _CORRECT)
     length, width, height = found
     return length, width, height
 
 
 def code_of(path: Path, name: str, value: str, known: Sequence[str], place: str) -> int:
-    """Index of a word among those known.
+    """Returns the index of a value in a vocabulary.
 
     Raises:
-        DataError: It is none of them.
+        DataError: The vocabulary does not contain it.
     """
     try:
         return known.index(value)
@@ -173,22 +179,22 @@ def box_numbers(
     offsets: np.ndarray,
     length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (L,) int32 and boxes (L, 4) float32 px of tracks, from the attributes of their boxes.
+    """Converts the attributes of boxes to frames (L,) int32 and boxes (L, 4) float32 pixels.
 
     Args:
-        path: Of the file, for errors.
-        layout: What stands between the values of a box's attributes, such as ` frame=`.
-        numbers: The values, box by box.
-        ids: K names of tracks.
+        path: File, for errors.
+        layout: Text between the attribute values of a box, such as ` frame=`.
+        numbers: Attribute values, box by box.
+        ids: Names of the K tracks.
         offsets: (K + 1,) first box of each track.
-        length: Frames of the video.
+        length: Number of frames of the video.
 
     Raises:
-        DataError: Values that are no numbers, boxes without extent, frames that do not increase.
+        DataError: A value is not a number, a box is degenerate, or frames do not increase.
     """
-    names = [name.strip(" =") for name in layout[:-1]]  # the last is what follows the last value
+    names = [name.strip(" =") for name in layout[:-1]]  # the last text follows the last value
     if numbers and not {"frame", "xtl", "ytl", "xbr", "ybr"} <= set(names):
-        raise DataError(path, f"box has attributes {names}", _CORRECT)
+        raise DataError(path, f"box must have frame, xtl, ytl, xbr and ybr, has {names}", _CORRECT)
 
     def fail(bad: np.ndarray | np.bool, problem: str) -> None:
         if bad.any():
@@ -204,7 +210,7 @@ def box_numbers(
     try:
         flat = np.fromiter(map(float, numbers), np.float64, len(numbers))
         every = "".join(numbers)
-        fine = every.isascii() and "_" not in every  # Python takes 1_0 for ten
+        fine = every.isascii() and "_" not in every  # Python parses 1_0 as ten
     except ValueError:
         fine = False
     if not fine:
@@ -220,9 +226,9 @@ def box_numbers(
     frame = column["frame"]
     fail(
         ~((frame >= 0) & (frame < length) & (frame == np.floor(frame))),
-        f"not a frame of {length}",
+        f"frame must be an integer from 0 to {length - 1}, box",
     )
     new_track = np.zeros(len(frame), bool)
     new_track[offsets[:-1]] = True
-    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames do not increase")
+    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames must increase, box")
     return frame.astype(np.int32), box.astype(np.float32)

@@ -1,9 +1,9 @@
-"""JAAD 2.0: five kinds of annotation XML to `Scene`.
+"""JAAD 2.0: reads five kinds of annotation XML into `Scene` objects.
 
-Format: the README of github.com/ykotseruba/JAAD. Three habits of these files decide the code:
-appearance tracks of bystanders carry scrambled ids, so they are joined on `old_id`; tracks have
-gaps, so a row number is not a frame number; the labels of one track rarely change from box to box,
-so whole tag blocks are parsed once and remembered.
+Format: the README of github.com/ykotseruba/JAAD. Three properties of the files shape the code:
+appearance tracks of bystanders have scrambled ids, so they are joined on `old_id`; tracks have
+gaps, so a row number is not a frame number; and the tags of a track rarely change from box to box,
+so each distinct block of tags is parsed only once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ SPLITS = ("default", "high_visibility", "all_videos")
 _KIND = {"pedestrian": "person", "ped": "person", "people": "group"}
 _FLAG = ("0", "1")
 _TAGS = {"occlusion": OCCLUSION, **LABELS}
-_MEND = "correct the file, or restore it with `vidreason data get jaad`"
+_MEND = "fix the file, or restore it with `vidreason data get jaad`"
 
 
 class _Tracks(NamedTuple):
@@ -64,38 +64,39 @@ class _Tracks(NamedTuple):
 
 
 def video_names(root: Path) -> list[str]:
-    """Names of the videos that have box annotations under `root`, sorted.
+    """Returns the sorted names of the videos with box annotations under `root`.
 
     Raises:
         DataError: `root` or one of the five annotation folders is missing.
     """
     if not root.is_dir():
-        raise DataError(root, "no such folder", "fetch it with `vidreason data get jaad --root …`")
+        raise DataError(
+            root, "no such folder", "download it with `vidreason data get jaad --root …`"
+        )
     for folder in FOLDERS:
         if not (root / folder).is_dir():
             raise DataError(
                 root / folder,
                 "annotation folder is missing",
-                "a JAAD root has "
-                + ", ".join(FOLDERS)
-                + "; restore it with `vidreason data get jaad`",
+                "restore it with `vidreason data get jaad`; a JAAD root contains "
+                + ", ".join(FOLDERS),
             )
     names = sorted(p.stem for p in (root / "annotations").glob("video_*.xml"))
     if not names:
-        raise DataError(root / "annotations", "holds no video_*.xml", _MEND)
+        raise DataError(root / "annotations", "contains no video_*.xml", _MEND)
     return names
 
 
 def annotation_path(root: Path, folder: str, video: str) -> Path:
-    """Path of one of the five files of a video."""
+    """Returns the path of one of the five annotation files of a video."""
     return root / folder / f"{video}{FOLDERS[folder]}.xml"
 
 
 def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...]]:
-    """Official lists of videos: `train`, `val`, `test` of one of `SPLITS`.
+    """Returns the official `train`, `val` and `test` videos of one of the `SPLITS`.
 
     Raises:
-        DataError: A list is missing or empty, names a video twice or one that has no annotations.
+        DataError: A list is missing or empty, or has duplicates or videos without annotations.
     """
     known = {path.stem for path in (root / "annotations").glob("video_*.xml")}
     splits: dict[str, tuple[str, ...]] = {}
@@ -107,17 +108,17 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(path, f"split list cannot be read ({error})", _MEND) from None
         if not names:
-            raise DataError(path, "names no video", _MEND)
+            raise DataError(path, "lists no videos", _MEND)
         for line, name in enumerate(names, 1):
             if name not in known:
                 raise DataError(
                     path,
-                    f"names {name!r}, which has no annotations",
+                    f"lists {name!r}, which has no annotations",
                     _MEND,
                     f"line {line}",
                 )
             if name in seen:
-                problem = f"names {name!r}, which is in {seen[name]} already"
+                problem = f"lists {name!r}, which is already in {seen[name]}"
                 raise DataError(path, problem, _MEND, f"line {line}")
             seen[name] = split
         splits[split] = tuple(names)
@@ -125,10 +126,14 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
 
 
 def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
-    """Reads every video under `root`, by name; a second read comes from a cache in `root`.
+    """Reads all videos under `root`, sorted by name.
+
+    Args:
+        root: Folder of JAAD, as made by `vidreason data get jaad`.
+        cache: Keep a cache in `root`, from which unchanged files are loaded the next time.
 
     Raises:
-        DataError: The first file that is missing, damaged or contradicts another.
+        DataError: A file is missing, damaged or contradicts another; names the first.
     """
     names = video_names(root)
 
@@ -151,11 +156,12 @@ def read_video(root: Path, video: str, partial: bool = False) -> Scene:
 
     Args:
         root: Folder of JAAD.
-        video: Its name, such as `video_0001`.
-        partial: Take missing files, but for the boxes, as unknown (-1) instead of refusing.
+        video: Name of the video, such as `video_0001`.
+        partial: Set values from missing files to unknown (-1) instead of raising; the boxes are
+            always required.
 
     Raises:
-        DataError: A file is missing, damaged or contradicts another; says where.
+        DataError: A file is missing, damaged or contradicts another; names the place.
     """
     path = annotation_path(root, "annotations", video)
     text = read_xml(path)
@@ -230,7 +236,9 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
             if layout is None:
                 layout = parts[0::2]
             elif parts[0::2] != layout:
-                raise DataError(path, f"box attributes differ: {box_head!r}", _MEND, place)
+                raise DataError(
+                    path, f"box attributes differ between boxes: {box_head!r}", _MEND, place
+                )
             numbers += parts[1::2]
             row = blocks.get(block)
             if row is None:
@@ -251,11 +259,11 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
             tags.append(row)
         owner = {owners[row] for row in set(tags[first:])}
         if len(owner) != 1 or not all(next(iter(owner))):
-            problem = f"boxes name {len(owner)} pedestrians where one is expected"
+            problem = f"boxes refer to {len(owner)} pedestrians, expected one"
             raise DataError(path, problem, _MEND, place)
         (name, old_id), *_ = owner
         if name in ids:
-            raise DataError(path, f"track {name!r} occurs twice", _MEND, place)
+            raise DataError(path, f"duplicate track {name!r}", _MEND, place)
         ids.append(name)
         old_ids.append(old_id)
         labels.append(label)
@@ -284,7 +292,7 @@ def _read_facts(path: Path, ids: list[str], behaviour: np.ndarray) -> dict[str, 
             try:
                 facts[name][k] = code_of(path, name, value, words, place) if words else int(value)
             except (ValueError, OverflowError):
-                problem = f"{name}={value!r} is not a whole number"
+                problem = f"{name}={value!r} is not an integer"
                 raise DataError(path, problem, _MEND, place) from None
     if (missing := behaviour & ~described).any():
         problem = "behaviour pedestrian has no attributes"
@@ -296,7 +304,7 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
     flags = np.full((len(tracks.frame), len(APPEARANCE)), -1, np.int8)
     index = {name: k for k, name in enumerate(tracks.old_ids)}
     for head, boxes in start_tags(read_xml(path), "track"):
-        # Bystander ids are scrambled in these files; old_id is the one that joins.
+        # The ids of bystanders are scrambled in these files; old_id is not.
         k = index.get(attributes(head).get("old_id", ""))
         if k is None:
             continue
@@ -321,7 +329,7 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
             if (np.diff(frame) <= 0).any():
                 raise ValueError("they do not increase")
         except (ValueError, OverflowError) as error:
-            problem = f"frames are not rising whole numbers ({error})"
+            problem = f"frames must be increasing integers ({error})"
             raise DataError(path, problem, _MEND, f"track {tracks.ids[k]}") from None
         begin, end = tracks.offsets[k : k + 2]
         _, ours, theirs = np.intersect1d(
@@ -336,7 +344,7 @@ def _frame_codes(
 ) -> dict[str, np.ndarray]:
     numbers, rows, distinct = repeated_tags(text, "frame", "id")
     if numbers != [str(i) for i in range(length)]:
-        problem = f"describes {len(numbers)} frames, not frames 0 to {length - 1} in order"
+        problem = f"describes {len(numbers)} frames, expected frames 0 to {length - 1} in order"
         raise DataError(path, problem, _MEND)
     codes = {}
     for name, words in names.items():

@@ -1,7 +1,8 @@
-"""PIE: boxes of everything on the street, attributes and odometry as XML, to `Scene`.
+"""PIE: reads XML of boxes, attributes and odometry into `Scene` objects.
 
-Format: the README of github.com/aras62/PIE (Rasouli et al., ICCV 2019). The files are CVAT's, as
-JAAD's are, but hours long and with vehicles, lights, signs, crosswalks and stations as tracks.
+Format: the README of github.com/aras62/PIE (Rasouli et al., ICCV 2019). Like JAAD's, the files come
+from CVAT, but videos are longer, and vehicles, traffic lights, signs, crosswalks and stations have
+tracks too.
 """
 
 import math
@@ -22,7 +23,7 @@ FPS = 30.0
 FOLDERS = {"annotations": "_annt", "annotations_attributes": "_attributes"}
 VEHICLE = "annotations_vehicle"
 SETS = {"train": (1, 2, 4), "val": (5, 6), "test": (3,)}
-"""Numbers of the sets of each split, by the counts of Kotseruba et al. (WACV 2021)."""
+"""Set numbers of each split, which reproduce the counts of Kotseruba et al. (WACV 2021)."""
 
 _KIND = {
     "pedestrian": "person",
@@ -33,7 +34,7 @@ _KIND = {
     "transit_station": "station",
 }
 _NONE = "__undefined__"
-# Words of the files, with what they are here; -1 is unknown, or not asked.
+# Vocabularies of the files and the codes of their words; -1 is unknown or not applicable.
 _WORDS: dict[str, dict[str, int]] = {
     "occlusion": {word: i for i, word in enumerate(OCCLUSION)} | {str(i): i for i in range(3)},
     "cross": {word: i for i, word in enumerate(CROSS)} | {"crossing-irrelevant": -1},
@@ -47,7 +48,7 @@ _WORDS: dict[str, dict[str, int]] = {
     },
     "state": {word: i for i, word in enumerate(LIGHTS)} | {_NONE: -1},
 }
-_ASKED = {
+_TAGS = {
     "pedestrian": ("occlusion", "cross", "action", "look", "gesture"),
     "traffic_light": ("state",),
 }
@@ -63,29 +64,33 @@ FACTS: dict[str, tuple[str, ...] | None] = {
     "traffic_direction": ("OW", "TW"),
 }
 _PERCENT = "intention_prob"
-_MEND = "restore it as datasets/pie/README.md says"
+_MEND = "restore it as described in datasets/pie/README.md"
 
 
 def splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Videos of `train`, `val` and `test`, by the number of their set."""
+    """Assigns videos to `train`, `val` and `test` by the number of their set."""
     return {split: tuple(n for n in names if int(n[3:5]) in sets) for split, sets in SETS.items()}
 
 
 def read_pie(root: Path, cache: bool = True) -> list[Scene]:
-    """Reads every video under `root`, by set and number; a second read comes from a cache there.
+    """Reads all videos under `root`, sorted by set and number.
 
-    Any part of the sets and videos will do.
+    Args:
+        root: Folder of PIE, with any part of its sets and videos.
+        cache: Keep a cache in `root`, from which unchanged files are loaded the next time.
 
     Raises:
-        DataError: Nothing there, or the first file that is missing, damaged or contradicts another.
+        DataError: There are no videos, or a file is missing, damaged or contradicts another.
     """
     if not (root / "annotations").is_dir():
-        mend = "a root of PIE has annotations, annotations_attributes, annotations_vehicle"
+        mend = "a PIE root contains annotations, annotations_attributes, annotations_vehicle"
         raise DataError(root / "annotations", "no such folder", mend)
     found = sorted((root / "annotations").glob("set[0-9][0-9]/video_*_annt.xml"))
     names = [f"{p.parent.name}/{p.name.removesuffix('_annt.xml')}" for p in found]
     if not names:
-        raise DataError(root / "annotations", "holds no set01/video_0001_annt.xml", _MEND)
+        raise DataError(
+            root / "annotations", "contains no files such as set01/video_0001_annt.xml", _MEND
+        )
 
     def read() -> list[Scene]:
         return read_each("PIE", names, lambda name: read_video(root, name))
@@ -103,18 +108,18 @@ def read_pie(root: Path, cache: bool = True) -> list[Scene]:
 
 
 def annotation_path(root: Path, folder: str, video: str) -> Path:
-    """Path of one of the three files of a video such as `set01/video_0001`."""
+    """Returns the path of one of the three files of a video such as `set01/video_0001`."""
     return root / folder / f"{video}{FOLDERS.get(folder, '_obd')}.xml"
 
 
 def read_video(root: Path, video: str) -> Scene:
-    """Reads the files of one video; that of the vehicle may be missing.
+    """Reads the files of one video; the vehicle file is optional.
 
-    Crossing points without a box are moved to the box before them, with a warning: windows end at
-    boxes.
+    A crossing point in a frame without a box is moved to the preceding box, with a warning, since
+    windows end at boxes.
 
     Raises:
-        DataError: A file is missing, damaged or contradicts another; says where.
+        DataError: A file is missing, damaged or contradicts another; names the place.
     """
     path = annotation_path(root, "annotations", video)
     meta, _, body = read_xml(path).partition("</meta>")
@@ -168,7 +173,7 @@ def _tracks(
     coded: list[list[int]] = []
     names: list[str] = []
     layout: list[str] | None = None
-    hidden = 0
+    outside = 0
     for head, boxes in start_tags(body, "track"):
         label = attributes(head).get("label", "")
         place = f"track {len(ids) + 1}"
@@ -179,30 +184,32 @@ def _tracks(
             parts = box_head.split('"')
             if layout is None:
                 layout = parts[0::2]
-                hidden = next((i for i, n in enumerate(layout) if n.strip(" =") == "outside"), -1)
+                outside = next((i for i, n in enumerate(layout) if n.strip(" =") == "outside"), -1)
             elif parts[0::2] != layout:
-                raise DataError(path, f"box attributes differ: {box_head!r}", _MEND, place)
+                raise DataError(
+                    path, f"box attributes differ between boxes: {box_head!r}", _MEND, place
+                )
             row = blocks.get((label, block))
             if row is None:
                 values = values_of(block)
                 row = blocks[label, block] = len(coded)
-                asked = _ASKED.get(label, ())
+                tags = _TAGS.get(label, ())
                 where = f"track {values.get('id', len(ids) + 1)}"
-                coded.append([_code(path, tag, values, tag in asked, where) for tag in _WORDS])
+                coded.append([_code(path, tag, values, tag in tags, where) for tag in _WORDS])
                 names.append(values.get("id", ""))
             if name and names[row] != name:
-                problem = f"boxes name {name!r} and {names[row]!r} where one is expected"
+                problem = f"boxes refer to {name!r} and {names[row]!r}, expected one id"
                 raise DataError(path, problem, _MEND, place)
             name = names[row]
-            # CVAT writes a box also where a track is interrupted.
-            if hidden >= 0 and parts[2 * hidden + 1] == "1":
+            # CVAT also writes a box, marked as outside, where a track is interrupted.
+            if outside >= 0 and parts[2 * outside + 1] == "1":
                 continue
             numbers += parts[1::2]
             rows.append(row)
         if len(rows) == first:
             continue
         if not name or name in known:
-            problem = f"track {name!r} occurs twice" if name else "has no id"
+            problem = f"duplicate track {name!r}" if name else "has no id"
             raise DataError(path, problem, _MEND, place)
         known.add(name)
         ids.append(name)
@@ -215,8 +222,8 @@ def _tracks(
     return ids, labels, offsets, frame, box, dict(zip(_WORDS, columns, strict=True))
 
 
-def _code(path: Path, tag: str, values: dict[str, str], asked: bool, place: str) -> int:
-    if not asked:
+def _code(path: Path, tag: str, values: dict[str, str], applies: bool, place: str) -> int:
+    if not applies:
         return -1
     word = values.get(tag, "(missing)")
     if word not in _WORDS[tag]:
@@ -256,8 +263,8 @@ def _number(path: Path, values: Mapping[str, str], name: str, low: float, high: 
         value = math.nan
     whole = name != _PERCENT
     if not low <= value <= high or (whole and value != int(value)):
-        kind = "whole number" if whole else "number"
-        problem = f"{name}={values.get(name)!r} is no {kind} from {low:g} to {high:g}"
+        kind = "an integer" if whole else "a number"
+        problem = f"{name}={values.get(name)!r} is not {kind} from {low:g} to {high:g}"
         raise DataError(path, problem, _MEND, f"pedestrian {values['id']}")
     return value
 
@@ -265,7 +272,7 @@ def _number(path: Path, values: Mapping[str, str], name: str, low: float, high: 
 def _move_points(
     path: Path, point: np.ndarray, ids: list[str], offsets: np.ndarray, frame: np.ndarray
 ) -> None:
-    """Moves crossing points (K,) to frames in which their tracks have a box."""
+    """Moves crossing points (K,), in place, to frames in which their tracks have a box."""
     moved = []
     for k in np.flatnonzero(point >= 0):
         frames = frame[offsets[k] : offsets[k + 1]]
@@ -274,7 +281,7 @@ def _move_points(
             moved.append(ids[k])
             point[k] = frames[at]
     if moved:
-        problem = f"{len(moved)} crossing points without a box moved to the box before"
+        problem = f"moved {len(moved)} crossing points without a box to the preceding box"
         warnings.warn(f"{path}: {problem} ({', '.join(moved[:3])})", stacklevel=2)
 
 
@@ -289,7 +296,9 @@ def _odometry(path: Path, length: int) -> dict[str, np.ndarray]:
         values = attributes(head)
         number = values.get("id", "(missing)")
         if not number.isdecimal() or int(number) >= length:
-            raise DataError(path, f"frame id={number!r} is none of {length}", _MEND)
+            raise DataError(
+                path, f"frame id={number!r} is not an integer from 0 to {length - 1}", _MEND
+            )
         for name, (source, unit) in sources.items():
             try:
                 value = float(values.get(source, "nan")) * unit

@@ -1,8 +1,8 @@
-"""`Scene`: everything that is known about one driving video, in columns.
+"""`Scene`: all annotations of one driving video, in columns.
 
-Readers make scenes; windows and graphs are made of scenes and know no dataset. What may be seen
-at prediction time (`cues`) is kept apart from what is to be predicted (`labels`, `facts`): only
-feature groups named `oracle_*` may read the latter.
+Readers create scenes; windows and graphs are built from scenes and do not depend on the dataset.
+Model inputs (`cues`) are kept apart from labels and annotations that leak them (`labels`, `facts`):
+only feature groups named `oracle_*` may read the latter.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OBJECTS = ("vehicle", "crosswalk", "zebra", "traffic_light", "sign", "station")
-"""Kinds of track that are no people. Riders count as vehicles; a zebra is a striped crosswalk."""
+"""Kinds of tracks that are not people. Riders count as vehicles; zebras are striped crosswalks."""
 
 KINDS = ("person", "group", "place", *OBJECTS)
-"""Kinds of track. Behaviour-tagged and bystander pedestrians are one kind: telling them apart
-predicts the label on JAAD. A place is no object, but is asked about as if it were one."""
+"""Kinds of tracks. Pedestrians with and without behaviour tags are one kind, since the distinction
+leaks the label on JAAD. A place is not an object, but can be a prediction target like one."""
 
 OCCLUSION = ("none", "part", "full")
 EGO_ACTIONS = ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating")
@@ -30,10 +30,9 @@ ODOMETRY = ("speed", "heading")
 ORIENTATION = ("pose_front", "pose_back", "pose_left", "pose_right")
 CROSS = ("not-crossing", "crossing")
 TAGS = ("walking", "looking", "lateral", "intends", "tagged")
-"""Further questions that a model may be trained on, beside who crosses: what the target does in the
-last observed box, which way it goes, whether it means to cross at all, and whether annotators found
-it worth tagging."""
-
+"""Auxiliary prediction targets: what the pedestrian does in the last observed box (`walking`,
+`looking`), whether it moves laterally, whether it intends to cross at all, and whether it has
+behaviour tags."""
 
 APPEARANCE = (
     *ORIENTATION,
@@ -58,7 +57,11 @@ APPEARANCE = (
     "stroller_cart",
     "bicycle_motorcycle",
 )
+"""Appearance flags of a pedestrian in JAAD's vocabulary, which all readers share; 0 or 1."""
+
 CUES = ("occlusion", *APPEARANCE)
+"""Columns of `Scene.cues` in JAAD: `occlusion` is an index into `OCCLUSION`, others are flags."""
+
 LABELS = {
     "cross": CROSS,
     "action": ("standing", "walking"),
@@ -67,7 +70,8 @@ LABELS = {
     "hand_gesture": ("__undefined__", "greet", "yield", "rightofway", "other"),
     "reaction": ("__undefined__", "clear_path", "speed_up", "slow_down"),
 }
-# `None` marks a number; -1 in `crossing` means irrelevant, in the two points it means none.
+"""Behaviour tags of a box, columns of `Scene.labels`, with the vocabulary of each (from JAAD)."""
+
 FACTS: dict[str, tuple[str, ...] | None] = {
     "crossing": None,
     "crossing_point": None,
@@ -82,37 +86,39 @@ FACTS: dict[str, tuple[str, ...] | None] = {
     "motion_direction": ("n/a", "LAT", "LONG"),
     "traffic_direction": ("OW", "TW"),
 }
+"""Attributes of a track, columns of `Scene.facts`, with the vocabulary of each (from JAAD). None
+marks a number; -1 means irrelevant in `crossing`, and none in the two points."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One video's facts. F frames, K tracks, L boxes; boxes are sorted by track, then frame.
+    """One video with F frames, K tracks and L boxes, which are sorted by track, then frame.
 
-    Coded columns hold an index into a vocabulary; -1 means unknown, never a measurement.
+    Integer columns contain an index into a vocabulary; -1 means unknown, never a measurement.
 
     Attributes:
-        id: Name of the video, unique in its dataset.
+        id: Name of the video, unique within its dataset.
         fps: Frames per second.
         width: Image width, pixels.
         height: Image height, pixels.
-        length: F, frames.
-        attributes: Free-text facts about the whole video (weather, road type, …).
+        length: Number of frames, F.
+        attributes: Free-text attributes of the whole video (weather, road type, …).
         ego_action: (F,) int8, index into `EGO_ACTIONS`.
-        signals: (F,) int8 each, by the names in `SIGNALS`; 0 absent, 1 present;
+        signals: (F,) int8 each, one for each name in `SIGNALS`; 0 absent, 1 present;
             `traffic_light` is an index into `TRAFFIC_LIGHT`.
-        track_ids: K names, unique in the scene.
+        track_ids: K names, unique within the scene.
         kind: (K,) int8, index into `KINDS`.
-        facts: (K,) int32 each: annotations of whole tracks. Never an input.
+        facts: (K,) int32 each, annotations of whole tracks. Never an input.
         offsets: (K + 1,) int64; the boxes of track k are rows `offsets[k]:offsets[k + 1]`.
-        frame: (L,) int32, from 0, strictly increasing in a track. Gaps are real.
+        frame: (L,) int32, from 0, strictly increasing within a track, possibly with gaps.
         box: (L, 4) float32 pixels: x1, y1, x2, y2, origin top left, y down.
-        cues: (L,) int8 each: what can be seen in that frame (occlusion, orientation, …); `light`,
-            where there is one, is an index into `LIGHTS`.
-        labels: (L,) int8 each: what is to be predicted, or reveals it. Never an input.
-        odometry: (F,) float32 each, by the names in `ODOMETRY`: speed in m/s, heading in radians
-            clockwise from north, NaN unknown. Empty if nothing measured it.
-        image: (L, C) float16, what a segmenter's features say of the box; rows of 0 where it found
-            nothing there. None if the images were not looked at.
+        cues: (L,) int8 each, visible in that frame (occlusion, orientation, …); `light`, if
+            present, is an index into `LIGHTS`.
+        labels: (L,) int8 each, prediction targets or annotations that leak them. Never an input.
+        odometry: (F,) float32 each, one for each name in `ODOMETRY`: speed in m/s, heading in
+            radians clockwise from north, NaN if unknown. Empty without measurements.
+        image: (L, C) float16, image features of the box from a segmenter; 0 where it found no
+            object. None without image features.
     """
 
     id: str
@@ -135,7 +141,7 @@ class Scene:
     image: np.ndarray | None = None
 
     def rows(self) -> Iterator[tuple[str, slice]]:
-        """Yields each track's name with the slice of its rows."""
+        """Yields the name of each track and the slice of its rows."""
         for name, start, stop in zip(self.track_ids, self.offsets, self.offsets[1:], strict=False):
             yield name, slice(int(start), int(stop))
 
@@ -176,19 +182,19 @@ def bare_scene(
     box: np.ndarray,
     image: np.ndarray | None,
 ) -> Scene:
-    """A scene of boxes only: nothing is labelled, and nothing known of the ego vehicle or signs.
+    """Returns a scene with boxes only; labels, ego vehicle and signals are unknown (-1).
 
     Args:
-        name: Of the video.
+        name: Name of the video.
         fps: Frames per second.
         size: Width and height, pixels.
-        length: F, frames.
+        length: Number of frames, F.
         track_ids: K names.
         kind: (K,) index into `KINDS`.
-        offsets: (K + 1,) of the tracks' rows.
-        frame: (L,), and the others as in `Scene`.
-        box: (L, 4) pixels.
-        image: (L, C), or None.
+        offsets: (K + 1,) row offsets of the tracks.
+        frame: (L,) frame of each box, from 0.
+        box: (L, 4) pixels: x1, y1, x2, y2.
+        image: (L, C) image features, or None.
     """
     return Scene(
         id=name,

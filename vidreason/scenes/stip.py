@@ -1,9 +1,9 @@
-"""STIP: JSON of boxes and crossing states in three cameras, to `Scene`.
+"""STIP: reads JSON of boxes and crossing states in three cameras into `Scene` objects.
 
-Format and habits: Liu et al., RA-L 2020, and the scripts published with the data set. A sequence is
-a drive of minutes, annotated in segments of interest; the centre camera's pedestrians are asked
-about, those of the side cameras are context only. `datasets/stip/README.md` says how to ask for the
-data.
+Format: Liu et al., RA-L 2020, and the scripts published with the dataset. A sequence is a drive of
+several minutes, annotated in segments of interest. Pedestrians in the centre camera are prediction
+targets; those in the side cameras are only context. `datasets/stip/README.md` describes how to
+request the data.
 """
 
 import json
@@ -35,11 +35,11 @@ _CENTRE = "idx00"
 _VAL_EVERY = 5
 _MOST_BYTES = 1 << 29
 _SEGMENT = re.compile(r"\s*(\d+):(\d\d)\s*--\s*(\d+):(\d\d)")
-_MEND = "restore the file from your copy of the data"
+_MEND = "restore the file from the original dataset"
 
 
 class _Boxes(NamedTuple):
-    """L boxes of one camera, in the order of the file."""
+    """Columns of the L boxes of one camera, in file order."""
 
     frame: list[int]
     track: list[str]
@@ -49,7 +49,7 @@ class _Boxes(NamedTuple):
 
 
 def splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Sequences of `train`, `val` and `test`: the published test, and of the rest every fifth."""
+    """Assigns sequences to splits: the published `test`, and every fifth of the rest to `val`."""
     rest = sorted(set(names) - set(TEST))
     return {
         "train": tuple(n for i, n in enumerate(rest) if i % _VAL_EVERY != _VAL_EVERY - 1),
@@ -61,31 +61,33 @@ def splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def read_stip(
     root: Path, rate: Rate = 2, views: Views = "centre", cache: bool = True
 ) -> list[Scene]:
-    """Reads every annotated sequence under `root`, by name.
+    """Reads all annotated sequences under `root`, sorted by name.
 
     Args:
-        root: Folder of the sequences' folders.
+        root: Folder that contains one folder for each sequence.
         rate: Frames per second: 2, as annotated, or 20, with interpolated boxes.
         views: `all` adds the pedestrians of the side cameras as context. Their boxes are in pixels
-            of their own images; nothing says where those lie.
-        cache: A second read comes from a cache in `root`.
+            of their own images; the dataset does not tell how the images relate.
+        cache: Keep a cache in `root`, from which unchanged files are loaded the next time.
 
     Returns:
-        Scenes whose tracks are those of one segment of interest: `ID@SEGMENT`, from the side
-        `ID@SEGMENT idxNN`. `labels["cross"]` is the state in that frame, -1 where it is missing.
-        Sequences without annotation are left out, with a warning, as are, of all views, those
-        without side cameras.
+        Scenes. A track is a pedestrian in one segment of interest, `ID@SEGMENT`, or
+        `ID@SEGMENT idxNN` in a side camera. `labels["cross"]` is the state in each frame, -1 if
+        missing. Sequences without annotations are skipped with a warning, and with `views="all"`
+        also those without side cameras.
 
     Raises:
-        DataError: Nothing there, or the first file that is damaged.
+        DataError: There are no sequences, or a file is damaged.
     """
     if not root.is_dir():
-        raise DataError(root, "no such folder", "see datasets/stip/README.md for the data")
+        raise DataError(
+            root, "no such folder", "see datasets/stip/README.md for how to get the data"
+        )
     names, paths = [], []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
         cameras = _cameras(folder, rate)
         if _CENTRE not in cameras:
-            warnings.warn(f"{folder}: has no annotation of the centre camera", stacklevel=2)
+            warnings.warn(f"{folder}: has no annotations of the centre camera", stacklevel=2)
         elif views == "all" and len(cameras) == 1:
             warnings.warn(f"{folder}: has no side cameras", stacklevel=2)
         else:
@@ -93,8 +95,8 @@ def read_stip(
             segments = folder / f"{folder.name}.txt"
             paths += [*cameras.values(), *([segments] if segments.exists() else [])]
     if not names:
-        mend = "ask for the data as datasets/stip/README.md says, and give its folder"
-        raise DataError(root, f"holds no sequence annotated at {rate} frames a second", mend)
+        mend = "see datasets/stip/README.md for how to get the data, and give its folder"
+        raise DataError(root, f"has no sequence annotated at {rate} frames per second", mend)
 
     def read() -> list[Scene]:
         return read_each("STIP", names, lambda name: read_sequence(root / name, rate, views))
@@ -107,7 +109,7 @@ def read_stip(
 
 
 def _cameras(folder: Path, rate: Rate) -> dict[str, Path]:
-    """Annotation files by camera, the centre first."""
+    """Returns the annotation files by camera, the centre camera first."""
     before = "processed_interpolations_new_" if rate == 20 else ""
     pattern = re.compile(rf"{before}{re.escape(folder.name)}_(idx\d\d)\.mkv\.json")
     found = ((pattern.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
@@ -115,10 +117,10 @@ def _cameras(folder: Path, rate: Rate) -> dict[str, Path]:
 
 
 def read_sequence(folder: Path, rate: Rate = 2, views: Views = "centre") -> Scene:
-    """Reads one sequence; arguments and errors are those of `read_stip`."""
+    """Reads one sequence; arguments and errors as for `read_stip`."""
     cameras = _cameras(folder, rate)
     if _CENTRE not in cameras:
-        raise DataError(folder, "has no annotation of the centre camera", _MEND)
+        raise DataError(folder, "has no annotations of the centre camera", _MEND)
     chosen = list(cameras)[: None if views == "all" else 1]
     segments = _segments(folder / f"{folder.name}.txt")
     read = [_boxes(cameras[camera]) for camera in chosen]
@@ -128,7 +130,7 @@ def read_sequence(folder: Path, rate: Rate = 2, views: Views = "centre") -> Scen
     camera = np.repeat(np.arange(len(read)), [len(b.frame) for b in read])
     who = np.array([name for b in read for name in b.track], object)
 
-    # The segment that a frame is in, by the middle of its time.
+    # The segment that contains the middle of each frame's time.
     seconds = (frames + 0.5) / rate
     inside = (segments[:, :1] <= seconds) & (seconds < segments[:, 1:])
     part = np.where(inside.any(0), inside.argmax(0), -1)
@@ -144,7 +146,7 @@ def read_sequence(folder: Path, rate: Rate = 2, views: Views = "centre") -> Scen
         row = order[twice[0]]
         place = f"frame {frames[row] + 1}"
         source = cameras[chosen[camera[row]]]
-        raise DataError(source, f"pedestrian {who[row]!r} is there twice", _MEND, place)
+        raise DataError(source, f"pedestrian {who[row]!r} has two boxes", _MEND, place)
     length = int(frames.max(initial=-1)) + 1
     boxes, tracks = len(order), len(kept)
     of = np.searchsorted(kept, track[order])
@@ -177,7 +179,7 @@ def read_sequence(folder: Path, rate: Rate = 2, views: Views = "centre") -> Scen
 
 
 def _segments(path: Path) -> np.ndarray:
-    """Segments of interest, (S, 2) seconds; one without end if no file tells them."""
+    """Reads segments of interest, (S, 2) seconds; without a file, one infinite segment."""
     if not path.exists():
         return np.array([[0.0, math.inf]])
     spans = []
@@ -191,11 +193,11 @@ def _segments(path: Path) -> np.ndarray:
         match = _SEGMENT.match(line)
         start, stop = (int(match[i]) * 60 + int(match[i + 1]) for i in (1, 3)) if match else (0, 0)
         if not start < stop:
-            problem = f"{line.strip()[:60]!r} is no segment such as 00:05 -- 00:25"
+            problem = f"{line.strip()[:60]!r} is not a segment such as 00:05 -- 00:25"
             raise DataError(path, problem, _MEND, f"line {number}")
         spans.append((start, stop))
     if not spans:
-        raise DataError(path, "names no segment such as 00:05 -- 00:25", _MEND)
+        raise DataError(path, "lists no segments such as 00:05 -- 00:25", _MEND)
     return np.array(spans, float)
 
 
@@ -209,11 +211,11 @@ def _boxes(path: Path) -> _Boxes:
     skipped = 0
     for key, rows in frames.items():
         place = f"frame {key}"
-        # Keys count from 1, at the rate of the file.
+        # Keys are frame numbers from 1, at the frame rate of the file.
         if not key.isdecimal() or not 0 < int(key) < 10**8:
-            raise DataError(path, f"{key!r} is no frame number from 1", _MEND)
+            raise DataError(path, f"{key!r} is not a frame number from 1", _MEND)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise DataError(path, "is no list of boxes", _MEND, place)
+            raise DataError(path, "is not a list of boxes", _MEND, place)
         for row in rows:
             name = row.get("matchIds", row.get("boxId"))
             corners = row["box"] if isinstance(row.get("box"), dict) else row
@@ -222,53 +224,53 @@ def _boxes(path: Path) -> _Boxes:
                 skipped += 1
                 continue
             if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-                raise DataError(path, f"box {numbers} is no four numbers", _MEND, place)
-            # Drawn by hand: a corner may be the other way round, or a little outside.
+                raise DataError(path, f"box {numbers} must have four finite numbers", _MEND, place)
+            # Boxes were drawn by hand: corners may be swapped or slightly outside the image.
             x1, x2 = (min(max(n, 0), width) for n in sorted(numbers[::2]))
             y1, y2 = (min(max(n, 0), height) for n in sorted(numbers[1::2]))
             if not (x1 < x2 and y1 < y2):
-                raise DataError(path, f"box {numbers} is empty or outside", _MEND, place)
+                raise DataError(path, f"box {numbers} is empty or outside the image", _MEND, place)
             state = row.get("crossed")
             if state is not None and type(state) is not bool:
-                raise DataError(path, f"crossed={state!r} is neither true nor false", _MEND, place)
+                raise DataError(path, f"crossed={state!r} must be true or false", _MEND, place)
             found.frame.append(int(key) - 1)
             found.track.append(str(name))
             found.box.append((x1, y1, x2, y2))
             found.cross.append(-1 if state is None else int(state))
     if skipped:
-        warnings.warn(f"{path}: {skipped} boxes without corners or identity left out", stacklevel=2)
+        warnings.warn(f"{path}: skipped {skipped} boxes without corners or identity", stacklevel=2)
     return found
 
 
 def _size(path: Path, frames: dict[str, Any]) -> tuple[int, int]:
-    """Width and height that the boxes give; 1936 x 1216 px where none does."""
+    """Returns the image size stated by the boxes, in pixels; 1936 x 1216 if none states it."""
     for rows in frames.values():
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict) and "width" in row and "height" in row:
                 size = row["width"], row["height"]
                 if all(type(n) is int and 0 < n < 100_000 for n in size):
                     return size
-                raise DataError(path, f"image of {size[0]!r} x {size[1]!r}", _MEND)
+                raise DataError(path, f"invalid image size {size[0]!r} x {size[1]!r}", _MEND)
     return 1936, 1216
 
 
 def _load(path: Path) -> dict[str, Any]:
     def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no number")
+        raise ValueError(f"{word} is not a valid number")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a key is given twice")
+            raise ValueError("duplicate key")
         return found
 
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(path, f"larger than {_MOST_BYTES >> 20} MiB", _MEND)
+            raise DataError(path, f"is larger than {_MOST_BYTES >> 20} MiB", _MEND)
         content = json.loads(path.read_bytes(), parse_constant=refuse, object_pairs_hook=once)
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})", _MEND) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(path, f"is no whole JSON ({error})", _MEND) from None
+        raise DataError(path, f"is not valid JSON ({error})", _MEND) from None
     if not isinstance(content, dict):
-        raise DataError(path, "is no JSON object", _MEND)
+        raise DataError(path, "is not a JSON object", _MEND)
     return content
