@@ -1,4 +1,4 @@
-"""Commands in a process group of their own, and what becomes of the group; Linux only."""
+"""Commands in process groups of their own; Linux only."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def start(words: Sequence[object]) -> subprocess.Popen:
-    """Starts Python; modules of the tests can be imported."""
+    """Starts Python in a new process group; it can import the modules of the tests."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     return subprocess.Popen(
         [sys.executable, *map(str, words)],
@@ -22,7 +22,7 @@ def start(words: Sequence[object]) -> subprocess.Popen:
 
 
 def children(process: subprocess.Popen) -> list[int]:
-    """Processes that it has started and that have not ended."""
+    """Returns the running child processes of a process."""
     try:
         text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     except OSError:
@@ -31,7 +31,7 @@ def children(process: subprocess.Popen) -> list[int]:
 
 
 def gone(process: subprocess.Popen, seconds: float = 5) -> bool:
-    """Whether nobody of the group of a process that has ended is left after a while."""
+    """Waits for all processes of a group to end; returns whether they did in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

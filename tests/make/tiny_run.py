@@ -1,26 +1,28 @@
-"""A tiny network and its data; run as a script, this file is `vidreason` with that network."""
+"""A tiny network with its data; as a script, this file is `vidreason` with that network."""
 
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import HeteroData
 
 from vidreason import cli
 
-# Configurations may name classes of vidreason only, so this file pretends to be a part of it.
+# Configurations may name only classes of vidreason, so this module takes a name in it.
 sys.modules["vidreason.tiny"] = sys.modules[__name__]
 
 
 def batch(items: Sequence[int], observed: int, horizon: int, seed: int = 0) -> HeteroData:
-    """Random graphs whose label can be seen in the first column of the target."""
+    """Returns random graphs whose label shows in the first column of the target."""
     rng = np.random.default_rng((seed, *items))
     count = rng.integers(1, 4, len(items))
     graph = HeteroData()
@@ -118,6 +120,23 @@ CONFIG = {
     "data": {"class_path": "TinyData", "init_args": {"features": ["box", "ego"]}},
     "trainer": {"max_epochs": 3, "accelerator": "cpu", "logger": False},
 }
+
+
+def on_jaad(root: Path, **options: object) -> dict:
+    """Returns the configuration of the tiny network on a dataset folder."""
+    data = {"features": ["box"], "root": str(root), "subset": "all", "batch_size": 8, **options}
+    return {**CONFIG, "data": {"class_path": "IntentData", "init_args": data}}
+
+
+def write(path: Path, config: object) -> Path:
+    """Writes a configuration, or text."""
+    path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
+    return path
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, Tensor]:
+    """Returns the weights in a checkpoint of a run."""
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def runs(tmp_path, monkeypatch):
 
 def rows(path):
     with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)
+        ]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from make import graphs
 import numpy as np
 import pytest
 import torch
+from make import graphs
 
 from vidreason import cli
 from vidreason.core.errors import DataError
