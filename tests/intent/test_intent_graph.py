@@ -1,4 +1,4 @@
-"""The intent network: independent members, each the network that its equations describe."""
+"""The intent graph network: its equations, its invariances and its training."""
 
 import copy
 
@@ -30,7 +30,7 @@ def graph():
 
 
 def net(features=graphs.ALL, horizon=1, **options):
-    """A network that has seen a batch, so that standardising changes its inputs."""
+    """Returns a network after one batch, so that its running statistics are not trivial."""
     torch.manual_seed(0)
     made = IntentGraphNet(
         features, graphs.STEPS, horizon, **({"hidden": 6, "members": MEMBERS} | options)
@@ -39,8 +39,8 @@ def net(features=graphs.ALL, horizon=1, **options):
     return made.eval()
 
 
-def kept(module, call):
-    """What `module` is given when `call` runs."""
+def input_of(module, call):
+    """Returns the input of `module` in `call`."""
     found = []
     hook = module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach()))
     with torch.no_grad():
@@ -70,15 +70,15 @@ def _window(net, graph, m, b):
         around = torch.cat([graph["ego"].x[b, t], *signals])
         own = torch.cat([_scaled(net.person_norm, person.x[target, t]), around])
         own[len(own) - len(around) :] = _scaled(net.around_norm, around)
-        told, count = torch.zeros(net.near.weight.shape[1]), 0
+        messages, count = torch.zeros(net.near.weight.shape[1]), 0
         for e, (other, to) in enumerate(near.edge_index.T.tolist()):
             if to == target and person.valid[other, t]:
                 sender = _scaled(net.person_norm, person.x[other, t])
                 edge = _scaled(net.edge_norm, near.edge_attr[e, t])
-                told = told + torch.relu(_linear(net.message, m, torch.cat([sender, edge])))
-                count += 1
-        told = _linear(net.near, m, told / (1 + count))
-        states.append(functional.gelu(_linear(net.own, m, own) + told))
+                message = torch.relu(_linear(net.message, m, torch.cat([sender, edge])))
+                messages, count = messages + message, count + 1
+        near_sum = _linear(net.near, m, messages / (1 + count))
+        states.append(functional.gelu(_linear(net.own, m, own) + near_sum))
     states = _gru(net.recurrence, m)(torch.stack(states)[None])[0][0]
     detected = [_linear(net.detect, m, states[t]) for t in steps]
     last = functional.gelu(_linear(net.merge, m, states[-1]))
@@ -94,7 +94,7 @@ def _linear(layer, m, x):
 
 
 def _gru(members, m):
-    """Member m as torch's own unit."""
+    """Returns member m as a `torch.nn.GRU`."""
     width = members.hidden.weight.shape[1]
     one = nn.GRU(width, width, batch_first=True)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def _gru(members, m):
 @pytest.mark.parametrize(
     "features", [graphs.ALL, ("box",), ("box", "neighbours"), ("box", "ego")], ids=str
 )
-def test_logits_are_those_of_the_equations(features):
+def test_logits_equal_the_equations(features):
     one, graph = net(features, horizon=2), graphs.batch(features, [0, 4, 8])
     with torch.no_grad():
         logits = one(graph)
@@ -115,7 +115,7 @@ def test_logits_are_those_of_the_equations(features):
         assert torch.allclose(logits, reference(one, graph), atol=1e-5)
 
 
-def test_members_are_torchs_own_layers_side_by_side():
+def test_member_layers_equal_those_of_torch():
     torch.manual_seed(0)
     x = torch.randn(MEMBERS, 4, 7, 5)
     recurrence, linear = MemberGRU(MEMBERS, 5), MemberLinear(MEMBERS, 5, 2)
@@ -130,7 +130,7 @@ def test_members_are_torchs_own_layers_side_by_side():
             assert torch.allclose(shared[:, 2 * m : 2 * m + 2], plain(x[0, 0]), atol=1e-6)
 
 
-def test_a_member_is_a_network_of_its_own(graph):
+def test_members_are_independent_networks(graph):
     every = net()
     with torch.no_grad():
         together = every(graph)
@@ -145,23 +145,24 @@ def test_a_member_is_a_network_of_its_own(graph):
         assert not weight.grad[[0, 2]].any() and weight.grad[1].any(), name
 
 
-def test_a_window_is_judged_by_what_is_in_it(graph):
-    """Whatever else is in the batch, in whatever order; absent persons say nothing."""
+def test_logits_depend_only_on_the_present_nodes_of_a_window(graph):
+    """They depend neither on the rest of the batch, nor on the order of nodes or absent rows."""
     one = net()
     with torch.no_grad():
         together = one(graph)
-        assert together.std(1).min() > 1e-3  # or the rest would say nothing
+        assert together.std(1).min() > 1e-3  # otherwise, the comparisons are trivial
         alone = torch.cat([one(graphs.batch(rows=[w])) for w in range(WINDOWS)], 1)
         assert torch.allclose(together, alone, atol=1e-5)
         assert torch.allclose(together, one(graphs.shuffled(graph)), atol=1e-5)
-        assert torch.equal(together, one(graphs.garbled(graph, ["person", graphs.NEAR])))
+        noisy = graphs.with_noise_where_absent(graph, ["person", graphs.NEAR])
+        assert torch.equal(together, one(noisy))
         less = one(graphs.without_neighbours(graph))
         assert not torch.allclose(together[:, :6], less[:, :6], atol=1e-3)
-        assert torch.allclose(together[:, 6:], less[:, 6:], atol=1e-5)  # they had none
+        assert torch.allclose(together[:, 6:], less[:, 6:], atol=1e-5)  # these have no neighbours
 
 
-def test_one_step_beside_one_neighbour_is_judged_as_in_company():
-    """Statistics need several rows, but judging does not."""
+def test_evaluation_works_with_a_single_present_edge():
+    """Batch statistics need several rows, running statistics do not."""
     one, graph = net(), graphs.batch(rows=[0])
     near, person = graph[graphs.NEAR], graph["person"]
     seen = torch.zeros_like(near.valid)
@@ -172,7 +173,7 @@ def test_one_step_beside_one_neighbour_is_judged_as_in_company():
         assert torch.allclose(one(graph), reference(one, graph), atol=1e-5)
 
 
-def test_standardising_is_over_what_is_there():
+def test_standardise_uses_valid_rows_only():
     torch.manual_seed(0)
     x, valid = 3 + 2 * torch.randn(6, 5, 4), torch.rand(6, 5) < 0.6
     norm = nn.BatchNorm1d(4, affine=False)
@@ -187,7 +188,7 @@ def test_standardising_is_over_what_is_there():
     assert torch.equal(other.running_var, norm.running_var)
 
 
-def test_judging_draws_nothing_and_training_follows_the_seed(graph):
+def test_evaluation_is_deterministic_and_training_depends_on_the_seed(graph):
     one = net(neighbour_dropout=0.5)
 
     def seeded(seed):
@@ -205,76 +206,76 @@ def training(**options):
     return net(**(CALM | options)).train()
 
 
-def test_noise_moves_a_track_and_does_not_shake_it(graph):
+def test_input_noise_is_constant_over_time(graph):
     calm, noisy = training(), training(input_noise=0.3)
     shape = (MEMBERS, WINDOWS, graphs.STEPS, -1)
 
-    own = [kept(one.own, lambda one=one: one(graph)).view(shape) for one in (calm, noisy)]
+    own = [input_of(one.own, lambda one=one: one(graph)).view(shape) for one in (calm, noisy)]
     noise = own[1] - own[0]
     assert torch.allclose(noise, noise[:, :, :1].expand_as(noise), atol=1e-5)
     assert noise[:, :, 0].std().item() == pytest.approx(0.3, abs=0.02)
-    for axis in (0, 1, 3):  # of its own for each member, sample and column
+    for axis in (0, 1, 3):  # it differs between members, samples and columns
         assert noise.std(axis).min() > 1e-3
 
     edge, step = graph[graphs.NEAR].valid.nonzero(as_tuple=True)
-    told = [kept(one.message, lambda one=one: one(graph)) for one in (calm, noisy)]
-    noise = told[1] - told[0]
+    messages = [input_of(one.message, lambda one=one: one(graph)) for one in (calm, noisy)]
+    noise = messages[1] - messages[0]
     for e in range(len(graph[graphs.NEAR].valid)):
         here = noise[edge == e]
         assert torch.allclose(here, here[:1].expand_as(here), atol=1e-5)
     assert noise.std().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_columns_and_units_are_hidden_for_a_whole_track(graph):
+def test_dropout_of_columns_and_units_is_constant_over_time(graph):
     shape = (MEMBERS, WINDOWS, graphs.STEPS, -1)
-    # Noise makes every column differ from 0 unless it is hidden.
+    # With noise, only dropped columns are 0.
     one = training(input_noise=0.1, input_dropout=0.25)
-    hidden = kept(one.own, lambda: one(graph)).view(shape) == 0
-    assert torch.equal(hidden, hidden[:, :, :1].expand_as(hidden))
-    assert hidden.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    dropped = input_of(one.own, lambda: one(graph)).view(shape) == 0
+    assert torch.equal(dropped, dropped[:, :, :1].expand_as(dropped))
+    assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.05)
 
     one, calm = training(dropout=0.4), training()
-    units, whole = (kept(n.recurrence, lambda n=n: n(graph)).view(shape) for n in (one, calm))
-    hidden = units == 0
-    assert torch.equal(hidden, hidden[:, :, :1].expand_as(hidden))
-    assert hidden.float().mean().item() == pytest.approx(0.4, abs=0.12)
-    assert torch.allclose(units[~hidden], whole[~hidden] / 0.6, atol=1e-5)
+    units, whole = (input_of(n.recurrence, lambda n=n: n(graph)).view(shape) for n in (one, calm))
+    dropped = units == 0
+    assert torch.equal(dropped, dropped[:, :, :1].expand_as(dropped))
+    assert dropped.float().mean().item() == pytest.approx(0.4, abs=0.12)
+    assert torch.allclose(units[~dropped], whole[~dropped] / 0.6, atol=1e-5)
 
 
-def test_hiding_every_neighbour_is_having_none(graph):
+def test_dropping_every_neighbour_equals_having_none(graph):
     one, calm = training(neighbour_dropout=1.0), training()
     for net in (one, calm):
         for norm in (net.person_norm, net.edge_norm, net.around_norm):
-            norm.eval()  # batches without them have other statistics
+            norm.eval()  # batches without neighbours have other statistics
     with torch.no_grad():
         assert torch.allclose(one(graph), calm(graphs.without_neighbours(graph)), atol=1e-6)
         assert not torch.allclose(one(graph), calm(graph), atol=1e-3)
 
 
-def test_neighbours_are_hidden_for_the_whole_window(graph):
+def test_neighbours_are_dropped_for_the_whole_window(graph):
     one = training(neighbour_dropout=0.5)
-    near, sums = graph[graphs.NEAR], []
-    alone = copy.copy(graph)
-    # Each edge says its number at each step.
-    alone[graphs.NEAR].edge_attr = torch.arange(18.0)[:, None, None].expand_as(near.edge_attr)
-    one.edge_norm.eval().reset_running_stats()  # and is heard as it is
+    near, kept = graph[graphs.NEAR], []
+    numbered = copy.copy(graph)
+    # The columns of each edge are its index, in every step.
+    numbered[graphs.NEAR].edge_attr = torch.arange(18.0)[:, None, None].expand_as(near.edge_attr)
+    one.edge_norm.eval().reset_running_stats()  # no standardisation
     for seed in range(20):
         torch.manual_seed(seed)
-        number = kept(one.message, lambda: one(alone))[:, -1]
-        heard = number.round().long().bincount(minlength=18)
-        assert ((heard == 0) | (heard == near.valid.sum(1))).all()
-        sums.append((heard > 0).float().mean())
-    assert torch.stack(sums).mean().item() == pytest.approx(0.5, abs=0.1)
+        index = input_of(one.message, lambda: one(numbered))[:, -1]
+        steps = index.round().long().bincount(minlength=18)
+        assert ((steps == 0) | (steps == near.valid.sum(1))).all()
+        kept.append((steps > 0).float().mean())
+    assert torch.stack(kept).mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("features", [graphs.ALL, ("box",)], ids=str)
-def test_every_weight_learns(features):
+def test_every_weight_gets_a_gradient(features):
     graph = graphs.batch(features)
     graph.fold = torch.arange(WINDOWS) % MEMBERS
     one = net(features).train()
     IntentTask(one, folds=MEMBERS).loss(one(graph), graph).backward()
     for name, weight in one.named_parameters():
-        # A target without company is told nothing.
+        # A target without neighbours gets no messages.
         if "neighbours" in features or name not in (
             "message.weight",
             "message.bias",
@@ -283,26 +284,26 @@ def test_every_weight_learns(features):
             assert weight.grad.flatten(1).any(1).all(), name
 
 
-def test_a_member_learns_nothing_from_the_fold_it_holds_out(graph):
+def test_members_get_no_gradient_from_the_fold_they_hold_out(graph):
     one = training()
     task, graph = IntentTask(one, folds=MEMBERS), copy.copy(graph)
 
-    def learned(fold):
+    def gradients(fold):
         graph.fold = fold
         one.zero_grad()
         task.loss(one(graph), graph).backward()
         return {name: weight.grad.clone() for name, weight in one.named_parameters()}
 
-    for name, grad in learned(torch.full((WINDOWS,), 1)).items():
+    for name, grad in gradients(torch.full((WINDOWS,), 1)).items():
         assert not grad[1].any() and grad[0].any() and grad[2].any(), name
 
-    # Answers that are held out cannot change what is learned.
+    # Labels that a member holds out do not affect its gradient.
     fold = torch.arange(WINDOWS) % MEMBERS
-    before = learned(fold)
+    before = gradients(fold)
     graph.y, graph.tags = graph.y.clone(), graph.tags.clone()
     graph.y[fold == 1] = 1 - graph.y[fold == 1]
     graph.tags[fold == 1] = 1 - graph.tags[fold == 1]
-    after = learned(fold)
+    after = gradients(fold)
     for name, grad in before.items():
         assert torch.allclose(grad[1], after[name][1], atol=1e-7), name
         assert not torch.allclose(grad[0], after[name][0], atol=1e-7), name
@@ -324,8 +325,8 @@ def test_a_member_learns_nothing_from_the_fold_it_holds_out(graph):
     ],
     ids=str,
 )
-def test_bad_options_are_refused(option):
+def test_options_out_of_range_are_refused(option):
     ((name, value),) = option.items()
-    with pytest.raises(DataError, match=f"model.net.{name}: {value} is not within") as error:
+    with pytest.raises(DataError, match=f"model.net.{name}: must be .*, got {value}; ") as error:
         IntentGraphNet(graphs.ALL, 16, 1, **option)
     assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
-"""Batches of scene graphs for the tests of networks, and ways to write the same batch otherwise."""
+"""Scene graphs for tests: batches, variations of a batch, and exact comparison."""
 
 import copy
+from functools import cache
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ STEPS = 16
 NEAR = ("person", "near", "person")
 
 
+@cache
 def builder(features=ALL):
-    """Nine windows: persons with and without neighbours, who come and go."""
+    """Builds graphs of nine windows; neighbours come and go, the last three windows have none."""
     scenes = [made.scene(3, 0, tracks=4), made.scene(3, 1, tracks=4), made.scene(3, 2, tracks=1)]
     windows = make_windows(scenes, "benchmark")
     rows = [np.flatnonzero(windows.scene == s) for s in range(3)]
@@ -24,11 +26,31 @@ def builder(features=ALL):
 
 
 def batch(features=ALL, rows=range(9)):
-    return builder(features)(list(rows))
+    return builder(tuple(features))(list(rows))
+
+
+def furnished_scenes(seed, count):
+    return [made.furnished(scene) for scene in made.scenes(seed, count)]
+
+
+def tensors(graph):
+    """Returns all tensors of nodes and edges, which is what a network reads."""
+    return {
+        (store._key, name): value
+        for store in [*graph.node_stores, *graph.edge_stores]
+        for name, value in store.items()
+    }
+
+
+def assert_identical(one, other):
+    one, other = tensors(one), tensors(other)
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert value.dtype == other[key].dtype and torch.equal(value, other[key]), key
 
 
 def without_neighbours(graph):
-    """The same windows, with nobody but their targets."""
+    """Returns the same windows with no persons but their targets."""
     graph = copy.copy(graph)
     person, near = graph["person"], graph[NEAR]
     targets, windows = person.ptr[:-1], len(person.ptr) - 1
@@ -40,11 +62,11 @@ def without_neighbours(graph):
 
 
 def shuffled(graph):
-    """The same windows, their neighbours in another order."""
+    """Returns the same windows with their neighbours in another order."""
     graph, draw = copy.copy(graph), torch.Generator().manual_seed(0)
     person, near = graph["person"], graph[NEAR]
     others = torch.rand(len(person.x), generator=draw)
-    others[person.ptr[:-1]] = -1  # a target stays first
+    others[person.ptr[:-1]] = -1  # the target is always first
     order = (2 * person.batch + others).argsort()
     new = order.argsort()
     edges = torch.randperm(near.edge_index.shape[1], generator=draw)
@@ -54,8 +76,8 @@ def shuffled(graph):
     return graph
 
 
-def garbled(graph, stores):
-    """The same windows, with anything in the rows of `stores` that are not there."""
+def with_noise_where_absent(graph, stores):
+    """Returns the same windows with noise in the rows of `stores` that are not valid."""
     graph = copy.copy(graph)
     for store in stores:
         name = "edge_attr" if store == NEAR else "x"
