@@ -1,4 +1,4 @@
-"""Clips of bright rectangles that move on black, and a segmenter that finds these."""
+"""Clips of bright rectangles that move on a black background, and segmenters for them."""
 
 import os
 import time
@@ -13,13 +13,13 @@ from vidreason.scenes.scene import KINDS
 
 
 def frames(seed, length=24, size=(64, 96), blobs=3):
-    """Pictures (length, H, W, 3), and the true boxes (length, blobs, 4)."""
+    """Returns images (length, H, W, 3) uint8 and boxes (length, blobs, 4), pixels."""
     rng = np.random.default_rng(seed)
     height, width = size
     pictures = np.zeros((length, height, width, 3), np.uint8)
     boxes = np.zeros((length, blobs, 4), int)
     for b in range(blobs):
-        # One lane for each, so that they never touch.
+        # One lane each, so that they never touch.
         top = 4 + b * (height - 8) // blobs
         x, speed = rng.uniform(8, width - 24), rng.uniform(-1, 1)
         for t in range(length):
@@ -30,12 +30,15 @@ def frames(seed, length=24, size=(64, 96), blobs=3):
 
 
 def write(path, seed, **kwargs):
+    """Writes a clip; returns its boxes (length, blobs, 4), pixels."""
     pictures, boxes = frames(seed, **kwargs)
     write_video(path, iter(pictures), 10, quality=5)
     return boxes
 
 
 class Blobs:
+    """Segments the bright rectangles."""
+
     features = 3
 
     def __call__(self, frame, number):
@@ -51,12 +54,13 @@ class Blobs:
 
 
 def jobs(clips, store, make=Blobs, every=1):
+    """Returns a job for each clip of a folder."""
     videos = find_videos([clips])
     return [Job(name, path, store, "blobs", make, every) for name, path in videos.items()]
 
 
 class Crash(Blobs):
-    """Ends its process at frames that are bright all over."""
+    """Kills its process at frames that are bright all over."""
 
     def __call__(self, frame, number):
         if frame.mean() > 200:
@@ -65,7 +69,7 @@ class Crash(Blobs):
 
 
 class Slow(Blobs):
-    """Takes a second for a frame."""
+    """Takes a second per frame."""
 
     def __call__(self, frame, number):
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""A Mask2Former, randomly initialised, tiny, and saved as its users save it."""
+"""A tiny Mask2Former with random weights."""
 
 import torch
 import transformers
@@ -6,8 +6,9 @@ import transformers
 LABELS = ("person", "car", "traffic light")
 
 
-def save(folder, labels=LABELS, seed=5):
-    torch.manual_seed(seed)
+def save(folder):
+    """Writes model and image processor with `save_pretrained`; returns the folder."""
+    torch.manual_seed(5)
     swin = transformers.SwinConfig(
         embed_dim=16,
         depths=[1, 1, 1, 1],
@@ -26,11 +27,11 @@ def save(folder, labels=LABELS, seed=5):
         dim_feedforward=32,
         num_attention_heads=2,
         num_queries=4,
-        id2label=dict(enumerate(labels)),
+        id2label=dict(enumerate(LABELS)),
     )
     model = transformers.Mask2FormerForUniversalSegmentation(config)
     with torch.no_grad():
-        # Untrained, it would be sure of nothing.
+        # Random weights give no confident predictions.
         model.class_predictor.weight.mul_(40)
         model.class_predictor.bias[-1] = -20
     size = {"shortest_edge": 96, "longest_edge": 192}

@@ -13,11 +13,11 @@ from vidreason.simulation.world import HEIGHT, LANE, WIDTH, simulate
 
 @pytest.fixture(scope="module")
 def film():
-    return Film(simulate(0, 2, (30, 40)))
+    return Film(simulate(0, 2, (22, 26)))
 
 
-def test_film_depends_on_the_street_alone(film):
-    again = Film(simulate(0, 2, (30, 40)))
+def test_film_depends_on_the_street_only(film):
+    again = Film(simulate(0, 2, (22, 26)))
     for t in (0, 20):
         for one, two in zip(film(t), again(t), strict=True):
             np.testing.assert_array_equal(one, two)
@@ -45,11 +45,11 @@ def test_people_are_drawn_where_they_are_annotated(index):
                 both = np.prod(np.clip(high - low, 0, None))
                 areas = [np.prod(b[2:] - b[:2]) for b in (box[t, p], drawn[p])]
                 overlaps.append(both / (sum(areas) - both))
-    # The annotated box swings with the arms and trembles as an annotator's does.
+    # Annotated boxes include the swing of the arms and the noise of an annotator.
     assert np.median(overlaps) > 0.7 and np.mean(np.array(overlaps) > 0.5) > 0.9
 
 
-def test_nearer_things_hide_farther_ones(film):
+def test_only_people_in_front_of_the_camera_are_drawn(film):
     _, numbers = film(10)
     street = film.street
     for number in np.unique(numbers[numbers > 0]):
@@ -68,11 +68,11 @@ def test_cars_keep_their_distance_and_stop_for_people():
             if left < lane < right:
                 z = np.sort(cars[:, lanes == lane, 1], axis=1)
                 assert (np.diff(z, axis=1) > 4).all()
-                assert abs(lane) > LANE / 2 - 1e-9  # never in our own lane
-        assert (abs(np.diff(cars[..., 1], axis=0)) < 0.6).all()  # metres in a frame
+                assert abs(lane) > LANE / 2 - 1e-9  # never in the ego lane
+        assert (abs(np.diff(cars[..., 1], axis=0)) < 0.6).all()  # metres per frame
 
 
-def test_true_masks_are_those_of_the_film(film):
+def test_true_masks_match_the_film(film):
     picture, numbers = film(12)
     found = TrueMasks(film)(picture, 12)
     for n in range(len(found.kind)):
@@ -81,7 +81,7 @@ def test_true_masks_are_those_of_the_film(film):
         assert (numbers == number).sum() == (found.image == n + 1).sum()
 
 
-def test_the_truth_is_a_prepared_video(tmp_path, film):
+def test_ground_truth_is_a_prepared_video(tmp_path, film):
     write_truth(tmp_path / "v.arrow", "v", film)
     prepared = Prepared(tmp_path / "v.arrow")
     assert prepared.length == film.street.place.length
@@ -94,7 +94,7 @@ def test_the_truth_is_a_prepared_video(tmp_path, film):
         assert sum(row["mask"][1::2]) == areas[row["track"] + 1]
 
 
-def test_film_is_a_video_that_browsers_play(tmp_path, film):
+def test_film_is_an_mp4_that_browsers_play(tmp_path, film):
     path = tmp_path / "street.mp4"
     write_film(path, film)
     video = Video(path)

@@ -1,5 +1,6 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,25 +24,40 @@ from vidreason.scenes.scene import (
     TRAFFIC_LIGHT,
     Scene,
 )
+from vidreason.simulation import street as street_module
 from vidreason.simulation.street import _car_boxes, annotate, view, write_street
 from vidreason.simulation.world import CROSS, EYE, FOCAL, Street, simulate
 
-FEW = 12  # videos, where every box is looked at
+FEW = 12  # videos in tests of all boxes
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_street(tmp_path_factory.mktemp("street") / "data")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Street]]:
+    """A dataset of default size and the streets in it, which are simulated only once."""
+    streets = []
+
+    def record(*arguments: Any) -> Street:
+        streets.append(simulate(*arguments))
+        return streets[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(street_module, "simulate", record)
+        return write_street(tmp_path_factory.mktemp("street") / "data"), streets
+
+
+@pytest.fixture(scope="module")
+def root(data: tuple[Path, list[Street]]) -> Path:
+    return data[0]
+
+
+@pytest.fixture(scope="module")
+def streets(data: tuple[Path, list[Street]]) -> list[Street]:
+    return data[1]
 
 
 @pytest.fixture(scope="module")
 def scenes(root: Path) -> list[Scene]:
     return read(root)
-
-
-@pytest.fixture(scope="module")
-def streets() -> list[Street]:
-    return [simulate(0, i) for i in range(1, 61)]
 
 
 def read(root: Path) -> list[Scene]:
@@ -54,7 +70,7 @@ def files(root: Path, pattern: str = "*") -> dict[str, bytes]:
 
 
 def benchmark(scenes: list[Scene], behaviour: bool) -> list[tuple[Scene, int, slice, int]]:
-    """Scene, track, rows and row of the event of each person with windows in the benchmark."""
+    """Returns scene, track, rows and event row of each pedestrian with benchmark windows."""
     found = []
     for scene in scenes:
         for k, (_, rows) in enumerate(scene.rows()):
@@ -67,9 +83,7 @@ def benchmark(scenes: list[Scene], behaviour: bool) -> list[tuple[Scene, int, sl
     return found
 
 
-def test_what_is_written_is_what_the_reader_returns(
-    scenes: list[Scene], streets: list[Street]
-) -> None:
+def test_the_reader_returns_what_was_written(scenes: list[Scene], streets: list[Street]) -> None:
     for scene, street in zip(scenes[:FEW], streets, strict=False):
         tracks = {track.id: track for track in annotate(street)}
         assert scene.id == f"video_{street.place.index:04d}"
@@ -91,7 +105,9 @@ def test_what_is_written_is_what_the_reader_returns(
                 assert scene.facts[fact][k] == told
 
 
-def test_traffic_and_car_are_what_happens(scenes: list[Scene], streets: list[Street]) -> None:
+def test_traffic_and_ego_motion_match_the_simulation(
+    scenes: list[Scene], streets: list[Street]
+) -> None:
     for scene, street in zip(scenes, streets, strict=True):
         place = street.place
         passed = street.ego_z > place.spot
@@ -111,7 +127,7 @@ def test_traffic_and_car_are_what_happens(scenes: list[Scene], streets: list[Str
 
 
 def test_files_are_serialised_as_in_jaad(root: Path) -> None:
-    for path in root.glob("annotations*/video_000*.xml"):
+    for path in root.glob("annotations*/video_000[1-3]*.xml"):
         text = path.read_text()
         assert ElementTree.tostring(ElementTree.fromstring(text), "unicode") == text
     task = ElementTree.parse(root / "annotations" / "video_0001.xml").find("meta/task")
@@ -149,7 +165,7 @@ def test_bystanders_have_shuffled_ids_in_the_appearance_files(root: Path) -> Non
     assert wrong > 10
 
 
-def test_a_video_depends_on_seed_and_number_alone(root: Path, tmp_path: Path) -> None:
+def test_a_video_depends_on_seed_and_number_only(root: Path, tmp_path: Path) -> None:
     few = files(write_street(tmp_path / "few", videos=4), "*.xml")
     many = files(root, "*.xml")
     assert few == {name: many[name] for name in few} and len(few) == 20
@@ -157,23 +173,23 @@ def test_a_video_depends_on_seed_and_number_alone(root: Path, tmp_path: Path) ->
     assert all(few[name] != other[name] for name in few if "/annotations/" in f"/{name}")
 
 
-def test_lists_are_runs_of_numbers_with_the_asked_shares(root: Path) -> None:
+def test_splits_are_consecutive_with_the_given_shares(root: Path) -> None:
     for subset in SPLITS:
         splits = read_splits(root, subset)
         assert [len(names) for names in splits.values()] == [36, 9, 15]
         assert sum(splits.values(), ()) == tuple(f"video_{i:04d}" for i in range(1, 61))
 
 
-def test_refuses_an_empty_list_and_a_used_folder(tmp_path: Path) -> None:
+def test_empty_splits_and_used_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 videos leave one of train, val, test empty"):
         write_street(tmp_path, videos=2)
     assert not any(tmp_path.iterdir())
     write_street(tmp_path, videos=3, frames=(20, 20), split=(1, 1, 1))
-    with pytest.raises(DataError, match="holds annotations already"):
+    with pytest.raises(DataError, match="contains annotations already"):
         write_street(tmp_path)
 
 
-def test_boxes_follow_the_pinhole(streets: list[Street]) -> None:
+def test_boxes_match_the_pinhole_camera(streets: list[Street]) -> None:
     for street in streets[:FEW]:
         box, seen, _ = view(street)
         x, z = np.moveaxis(street.position, -1, 0)
@@ -183,19 +199,19 @@ def test_boxes_follow_the_pinhole(streets: list[Street]) -> None:
         assert (box >= 0).all() and (box <= [1920, 1080, 1920, 1080]).all()
         inside = seen & (box[..., 0] > 0) & (box[..., 2] < 1920) & (box[..., 3] < 1080)
         foot = street.aim[:, None, 1] + FOCAL * EYE / np.maximum(depth, 1)
-        middle = street.aim[:, None, 0] + FOCAL * x / np.maximum(depth, 1)
+        centre = street.aim[:, None, 0] + FOCAL * x / np.maximum(depth, 1)
         tall = FOCAL * street.people.height / np.maximum(depth, 1)
-        # An annotator errs by a small share of the height, and by a pixel of rounding.
+        # Annotation noise is a small share of the height, plus rounding to a pixel.
         for drawn, true in (
             (box[..., 3], foot),
-            ((box[..., 0] + box[..., 2]) / 2, middle),
+            ((box[..., 0] + box[..., 2]) / 2, centre),
             (box[..., 3] - box[..., 1], tall),
         ):
             assert (abs(drawn - true) < 0.05 * tall + 1.5)[inside].all()
         assert np.median(abs(box[..., 3] - foot)[inside]) < 0.02 * np.median(tall[inside]) + 0.5
 
 
-def test_who_is_farther_is_smaller(streets: list[Street]) -> None:
+def test_apparent_height_is_inversely_proportional_to_depth(streets: list[Street]) -> None:
     for street in streets[:FEW]:
         x, z = np.moveaxis(street.position, -1, 0)
         near, far = (
@@ -206,7 +222,7 @@ def test_who_is_farther_is_smaller(streets: list[Street]) -> None:
         np.testing.assert_allclose(near * (z + 100 - street.ego_z[:, None]), 1.7 * FOCAL, rtol=1e-9)
 
 
-def test_only_nearer_people_and_cars_hide_anyone(streets: list[Street]) -> None:
+def test_only_nearer_people_and_cars_occlude(streets: list[Street]) -> None:
     hidden = 0
     for street in streets[:FEW]:
         box, seen, occlusion = view(street)
@@ -228,7 +244,7 @@ def test_only_nearer_people_and_cars_hide_anyone(streets: list[Street]) -> None:
     assert hidden
 
 
-def test_crossing_is_being_on_the_road_ahead_of_the_car(streets: list[Street]) -> None:
+def test_crossing_means_on_the_road_in_front_of_the_ego_vehicle(streets: list[Street]) -> None:
     crossed = 0
     for street in streets:
         cross = street.behaviour["cross"] == 1
@@ -242,7 +258,7 @@ def test_crossing_is_being_on_the_road_ahead_of_the_car(streets: list[Street]) -
     assert crossed > 10
 
 
-def test_nobody_is_run_over(streets: list[Street]) -> None:
+def test_the_ego_vehicle_hits_nobody(streets: list[Street]) -> None:
     for street in streets:
         x, z = np.moveaxis(street.position, -1, 0)
         ahead = z - street.ego_z[:, None]
@@ -261,7 +277,7 @@ def test_crossing_point_is_the_first_crossing_frame(scenes: list[Scene]) -> None
             assert (crossing.size > 0) == (verdict == 1)
             point = scene.facts["crossing_point"][k]
             if verdict == 1:
-                # There is no point for who is on the road from the start, as in JAAD.
+                # As in JAAD, a track that begins on the road has no crossing point.
                 assert point == (crossing[0] if crossing[0] > frame[0] else -1)
             else:
                 assert point == (frame[-3] if verdict == 0 else -1)
@@ -269,7 +285,7 @@ def test_crossing_point_is_the_first_crossing_frame(scenes: list[Scene]) -> None
     assert min(verdicts.values()) >= 10
 
 
-def test_orientation_is_seen_from_the_camera(streets: list[Street]) -> None:
+def test_orientation_is_relative_to_the_camera(streets: list[Street]) -> None:
     for street in streets[:FEW]:
         box, _, _ = view(street)
         for track in annotate(street):
@@ -290,7 +306,7 @@ def test_orientation_is_seen_from_the_camera(streets: list[Street]) -> None:
             assert (chosen >= np.sqrt(0.5) - 1e-6).all()
 
 
-def test_there_is_enough_to_learn_from(scenes: list[Scene]) -> None:
+def test_the_dataset_is_large_and_balanced_enough_to_train_on(scenes: list[Scene]) -> None:
     people = benchmark(scenes, behaviour=True)
     crosses = np.array([scene.facts["crossing"][k] == 1 for scene, k, *_ in people])
     assert len(people) >= 60
@@ -299,23 +315,21 @@ def test_there_is_enough_to_learn_from(scenes: list[Scene]) -> None:
     assert sum((scene.kind == 1).sum() for scene in scenes) >= 5
 
 
-def test_walking_to_the_road_foretells_crossing_but_not_always(scenes: list[Scene]) -> None:
+def test_walking_to_the_road_predicts_crossing_imperfectly(scenes: list[Scene]) -> None:
     label, score = [], []
     for scene, k, rows, event in benchmark(scenes, behaviour=True):
         now = event - 45
         if scene.labels["cross"][rows][now] == 1:
-            continue  # to see someone on the road is no forecast
+            continue  # already on the road, nothing to predict
         x1, y1, x2, y2 = scene.box[rows].T
-        lateral = ((x1 + x2) / 2 - scene.width / 2) / (
-            y2 - y1
-        )  # in body heights from the car's path
+        lateral = ((x1 + x2) / 2 - scene.width / 2) / (y2 - y1)  # in body heights from the ego path
         label.append(scene.facts["crossing"][k] == 1)
         score.append(abs(lateral[now - 15]) - abs(lateral[now]))
     assert 0.7 < roc_auc_score(label, score) < 0.95
 
 
-def test_tiny_data_has_all_kinds_of_track(tmp_path: Path) -> None:
-    scenes = read(tiny.jaad(tmp_path))
+def test_tiny_dataset_has_all_kinds_of_tracks(tiny_root: Path) -> None:
+    scenes = read(tiny_root)
     assert tuple(scene.id for scene in scenes) == tiny.VIDEOS
     for scene, facts in zip(scenes, ({-1, 0, 1}, {1}, {1}), strict=True):
         people = benchmark([scene], behaviour=True)
@@ -325,17 +339,17 @@ def test_tiny_data_has_all_kinds_of_track(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(set(tiny.FAULTS) - {"gap", "stray_video"}))
-def test_each_fault_is_refused_where_it_is(tmp_path: Path, fault: str) -> None:
-    tiny.jaad(tmp_path)
-    path = tiny.FAULTS[fault](tmp_path)
+def test_each_fault_is_reported_with_its_file(copy: Path, fault: str) -> None:
+    path = tiny.FAULTS[fault](copy)
     with pytest.raises(DataError) as error:
-        read(tmp_path)
+        read(copy)
     assert error.value.source == str(path)
 
 
-def test_gap_is_read_and_stray_video_refused(tmp_path: Path) -> None:
-    tiny.jaad(tmp_path, gap={"first": 30, "last": 39}, stray_video={})
-    scene = read(tmp_path)[1]
+def test_gaps_are_read_and_stray_videos_refused(copy: Path) -> None:
+    tiny.gap(copy, first=30, last=39)
+    tiny.stray_video(copy)
+    scene = read(copy)[1]
     assert not np.isin(scene.frame, range(30, 40)).any() and {29, 40} <= set(scene.frame.tolist())
     with pytest.raises(DataError, match="video_9999"):
-        read_splits(tmp_path)
+        read_splits(copy)

@@ -1,8 +1,8 @@
-"""Instance masks as run lengths: the uncompressed RLE of COCO (Lin et al., ECCV 2014).
+"""Run-length encoding of instance masks: COCO's uncompressed RLE (Lin et al., ECCV 2014).
 
-An image's pixels are numbered down the columns. A mask is the lengths of its runs, alternately out
-of and in it, beginning out of it, and their sum is the number of pixels. Instances of one frame
-come as one image of numbers, since they don't overlap, and are cut into runs all at once.
+Pixels are numbered column by column. A mask is stored as run lengths that alternate between outside
+and inside, starting outside, and sum to the number of pixels. Instances of one frame do not
+overlap, so they are passed as one image of instance numbers and encoded together.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ import numpy as np
 
 
 class Masks(NamedTuple):
-    """Masks of N instances of one image of H x W pixels.
+    """Run-length encoded masks of N instances in an image of H x W pixels.
 
     Attributes:
-        counts: (R,) int32 run lengths, those of one mask after those of another.
-        offsets: (N + 1,) int32; mask n has `counts[offsets[n]:offsets[n + 1]]`.
+        counts: (R,) int32, the run lengths of all masks, concatenated.
+        offsets: (N + 1,) int32; mask n is `counts[offsets[n]:offsets[n + 1]]`.
         height: H, pixels.
         width: W, pixels.
     """
@@ -27,11 +27,15 @@ class Masks(NamedTuple):
 
 
 def encode(numbers: np.ndarray, instances: int) -> Masks:
-    """Masks of the instances 1 to N of an image.
+    """Encodes the masks of instances 1 to N of an image.
 
     Args:
-        numbers: (H, W) unsigned integers; 0 is nobody. Numbers may be missing.
+        numbers: (H, W) unsigned integers, instance number per pixel; 0 is background. Instances
+            may be missing from the image.
         instances: N.
+
+    Returns:
+        N masks; that of a missing instance is empty.
     """
     height, width = numbers.shape
     flat = np.ascontiguousarray(numbers.T).ravel()
@@ -44,7 +48,7 @@ def encode(numbers: np.ndarray, instances: int) -> Masks:
     start, stop, owner = start[order], stop[order], owner[order] - 1
     runs = np.bincount(owner, minlength=instances)
     first = np.cumsum(runs) - runs
-    # Before each run the pixels since the last one, and after the last run those that are left.
+    # Background pixels before each run, and those that remain after the last run.
     since = np.concatenate([[0], stop[:-1]])
     since[first[runs > 0]] = 0
     end = np.zeros(instances, np.int64)
@@ -60,14 +64,14 @@ def encode(numbers: np.ndarray, instances: int) -> Masks:
 
 
 def decode(masks: Masks) -> np.ndarray:
-    """The masks as images, (N, H, W) bool."""
+    """Decodes masks to images, (N, H, W) bool."""
     count = len(masks.offsets) - 1
     flat = np.repeat(_inside(masks), masks.counts)
     return flat.reshape(count, masks.width, masks.height).transpose(0, 2, 1)
 
 
 def numbers(masks: Masks) -> np.ndarray:
-    """The image that `encode` was given, (H, W) uint16; where masks overlap, the last one."""
+    """Inverts `encode`: (H, W) uint16 instance numbers; where masks overlap, the last one."""
     size = masks.height * masks.width
     inside = _inside(masks) & (masks.counts > 0)
     owner = np.repeat(np.arange(len(masks.offsets) - 1), np.diff(masks.offsets))
@@ -80,21 +84,21 @@ def numbers(masks: Masks) -> np.ndarray:
 
 
 def areas(masks: Masks) -> np.ndarray:
-    """Pixels of each mask, (N,) int64."""
+    """Returns the area of each mask, (N,) int64 pixels."""
     inside = np.where(_inside(masks), masks.counts, 0)
     total = np.concatenate([[0], np.cumsum(inside, dtype=np.int64)])
     return np.diff(total[masks.offsets])
 
 
 def boxes(masks: Masks) -> np.ndarray:
-    """Boxes around the masks, (N, 4) float32 pixels: x1, y1, x2, y2; zeros around none."""
+    """Returns bounding boxes, (N, 4) float32 pixels: x1, y1, x2, y2; zeros for an empty mask."""
     count, height = len(masks.offsets) - 1, masks.height
     inside = _inside(masks) & (masks.counts > 0)
     owner = np.repeat(np.arange(count), np.diff(masks.offsets))
     ends = np.cumsum(masks.counts, dtype=np.int64)
     stop = (ends - owner * height * masks.width)[inside]
     start, owner = stop - masks.counts[inside], owner[inside]
-    # A run that goes on in the next column touches the lower and the upper edge.
+    # A run that continues in the next column touches the lower and the upper edge.
     one = start // height == (stop - 1) // height
     box = np.zeros((count, 4), np.float32)
     if len(owner):
@@ -107,7 +111,16 @@ def boxes(masks: Masks) -> np.ndarray:
 
 
 def overlaps(before: np.ndarray, after: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Intersection over union of the instances of two images of numbers, `shape` (M, N)."""
+    """Returns the mask IoU between the instances of two images.
+
+    Args:
+        before: (H, W) instance numbers 1 to M; 0 is background.
+        after: (H, W) instance numbers 1 to N of the other image.
+        shape: (M, N).
+
+    Returns:
+        (M, N), 0 to 1.
+    """
     both = (before > 0) & (after > 0)
     pair = (before[both].astype(np.int64) - 1) * shape[1] + after[both] - 1
     shared = np.bincount(pair, minlength=shape[0] * shape[1]).reshape(shape)
@@ -117,12 +130,16 @@ def overlaps(before: np.ndarray, after: np.ndarray, shape: tuple[int, int]) -> n
 
 
 def pool(features: np.ndarray, numbers: np.ndarray, instances: int) -> np.ndarray:
-    """Mean features of each instance, (N, C) float32.
+    """Averages a feature map over each instance mask.
 
     Args:
-        features: (C, h, w) of the same image, coarser.
-        numbers: (H, W) as in `encode`.
-        instances: N; one that holds no cell's middle gets the cell at the middle of its box.
+        features: (C, h, w) feature map of the image, of lower resolution.
+        numbers: (H, W) instance numbers, as in `encode`.
+        instances: N.
+
+    Returns:
+        (N, C) float32, the mean over the cells whose centre is in the mask. An instance that covers
+        no cell centre gets the cell at the centre of its box.
     """
     cells = features.shape[1:]
     at = [
@@ -151,6 +168,6 @@ def pool(features: np.ndarray, numbers: np.ndarray, instances: int) -> np.ndarra
 
 
 def _inside(masks: Masks) -> np.ndarray:
-    """Whether each run is in its mask, (R,)."""
+    """Returns whether each run lies inside its mask, (R,) bool."""
     number = np.arange(len(masks.counts))
     return (number - np.repeat(masks.offsets[:-1], np.diff(masks.offsets))) % 2 == 1

@@ -1,7 +1,7 @@
-"""`vidreason prepare`: raw video to tracked instances, one file of the store per video.
+"""Segmentation and tracking of raw video: one file of the store per video.
 
-Every video is a job of its own: its file appears when it is whole, and a second run skips it. Jobs
-run in processes of this machine or on a Ray cluster, and the result depends on neither.
+Each video is a separate job: its file appears when it is complete, and later runs skip it. Jobs run
+in local processes or on a Ray cluster; the result is the same.
 """
 
 import fcntl
@@ -30,30 +30,31 @@ from vidreason.perception.tracking import Tracker
 from vidreason.perception.video import SUFFIXES, Video
 
 DEFAULT = "facebook/mask2former-swin-tiny-cityscapes-panoptic"
-_ENDS = 1 << 20  # bytes at both ends of a video by which it is known again
+_CRASH = "check the file and the available memory"
+_ENDS = 1 << 20  # bytes at each end of a video that its fingerprint covers
 
 
 class Segment(Protocol):
-    """What finds instances in frames; `vidreason.perception.segmenter.Segmenter` is one."""
+    """Interface of a segmenter, such as `vidreason.perception.segmenter.Segmenter`."""
 
     features: int
-    """C, width of the features."""
+    """C, number of channels of the feature map."""
 
     def __call__(self, frame: np.ndarray, number: int) -> Instances:
-        """Instances in a frame (H, W, 3) uint8 RGB."""
+        """Returns the instances of frame `number`, (H, W, 3) uint8 RGB."""
         ...
 
 
 class Job(NamedTuple):
-    """A video to be prepared.
+    """A video to prepare.
 
     Attributes:
-        name: Of the video in the store.
-        path: Of its file.
-        store: Folder that gets `NAME.arrow`.
-        segmenter: What the segmenter is called.
-        make: Makes it, once in a process; can be pickled.
-        every: Looks at each nth frame.
+        name: Name of the video in the store.
+        path: Video file.
+        store: Output folder, for `NAME.arrow`.
+        segmenter: Name of the segmenter.
+        make: Creates the segmenter, once per process; must be picklable.
+        every: Step n; every nth frame is segmented.
     """
 
     name: str
@@ -65,17 +66,17 @@ class Job(NamedTuple):
 
 
 def prepare_video(job: Job, wait: bool = True) -> str:
-    """Prepares one video, unless that was done already.
+    """Prepares one video, unless the store has it already.
 
     Args:
-        job: Which, and how.
-        wait: For another process that has the video in hand; otherwise leave it to that one.
+        job: Video and settings.
+        wait: Whether to wait if another process is preparing the video.
 
     Returns:
-        `prepared`, `kept` or `busy`.
+        `prepared`, `kept` if the store had it, or `busy` if another process is preparing it.
 
     Raises:
-        DataError: A video that cannot be used, or whose file in the store was made in another way.
+        DataError: The video cannot be used, or its file in the store was made with other settings.
     """
     out = job.store / f"{job.name}{SUFFIX}"
     with _lock(job.store, job.name, wait) as held:
@@ -95,8 +96,8 @@ def prepare_video(job: Job, wait: bool = True) -> str:
         if out.exists():
             old = about(out)
             if differ := [name for name, value in facts.items() if old.get(name) != value]:
-                problem = f"was made of, or with, another {', '.join(differ)}"
-                raise DataError(out, problem, "delete it, or give another --out")
+                problem = f"was prepared with a different {', '.join(differ)}"
+                raise DataError(out, problem, "delete it, or choose another --out")
             return "kept"
         sweep(out.parent, out.name)
         segment = _segmenter(job.make)
@@ -109,15 +110,15 @@ def prepare_video(job: Job, wait: bool = True) -> str:
 
 
 class Seen(NamedTuple):
-    """A frame with the N instances in it.
+    """A frame with its N tracked instances.
 
     Attributes:
-        number: Of the frame.
+        number: Frame number.
         frame: (H, W, 3) uint8 RGB.
-        found: What the segmenter says.
-        track: (N,) int32, number of the track of each.
-        mask: Their masks.
-        look: (N, C) features of each.
+        found: Output of the segmenter.
+        track: (N,) int32 track numbers.
+        mask: N masks.
+        look: (N, C) float32 appearance features.
     """
 
     number: int
@@ -131,12 +132,15 @@ class Seen(NamedTuple):
 def follow(
     frames: Iterable[tuple[int, np.ndarray]], segment: Segment, fps: float
 ) -> Iterator[Seen]:
-    """Segments frames as they come, and follows what is in them.
+    """Segments frames and tracks their instances, online.
 
     Args:
-        frames: Number and picture (H, W, 3) uint8 RGB of each, from a file or a camera.
-        segment: Finds instances.
-        fps: Frames per second that come.
+        frames: Frame numbers and images (H, W, 3) uint8 RGB, from a file or a camera.
+        segment: Segmenter.
+        fps: Frame rate of `frames`.
+
+    Yields:
+        Each frame with its instances.
     """
     tracker = Tracker(fps, segment.features)
     for number, frame in frames:
@@ -154,9 +158,9 @@ def _segmenter(make: Callable[[], Segment]) -> Segment:
 
 @contextmanager
 def _lock(store: Path, name: str, wait: bool) -> Iterator[bool]:
-    """Whether this process alone has the video in hand; a killed process lets go of it."""
+    """Yields whether this process has the lock of a video; a killed process releases it."""
     store.mkdir(parents=True, exist_ok=True)
-    # One byte of one file for each name: nothing to be cleared away afterwards.
+    # Each name locks one byte of a single file, so that no lock files are left to delete.
     byte = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
     with (store / ".lock").open("a") as file:
         try:
@@ -168,7 +172,7 @@ def _lock(store: Path, name: str, wait: bool) -> Iterator[bool]:
 
 
 def _fingerprint(path: Path) -> str:
-    """Digest of a video's size and of both its ends: to read hours of video takes too long."""
+    """Returns a digest of the size and both ends of a video; reading all of it takes too long."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         digest = hashlib.sha256(str(size).encode())
@@ -184,16 +188,16 @@ _counter: Any = None
 def _start(counter: Any) -> None:
     global _counter
     _counter = counter
-    # The first process ends the others.
+    # On Ctrl-C the main process terminates its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_first, daemon=True).start()
+    threading.Thread(target=_exit_with_main, daemon=True).start()
 
 
-def _end_with_first() -> None:
-    """Or processes whose first one was killed would wait for its next job for ever."""
-    first = parent_process()
-    assert first is not None
-    first.join()
+def _exit_with_main() -> None:
+    """Exits with the main process; if that is killed, a worker would wait for jobs forever."""
+    main = parent_process()
+    assert main is not None
+    main.join()
     os._exit(1)
 
 
@@ -204,20 +208,20 @@ def _advance() -> None:
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, engine: str = "local") -> dict[str, str]:
-    """Runs jobs side by side; one that fails, or kills its process, costs only itself.
+    """Runs jobs in parallel; one that fails or kills its process does not affect the others.
 
     Args:
-        jobs: With names that differ.
-        workers: Processes.
-        engine: `local`, processes of this machine, or `ray`, a cluster whose machines all see the
-            videos and the store.
+        jobs: Jobs with distinct names.
+        workers: Number of processes.
+        engine: `local` for processes of this machine, or `ray` for a cluster whose machines all
+            have access to the videos and the store.
 
     Returns:
-        By name, what became of each: `prepared`, `kept`, or what went wrong in one line.
+        Outcome of each job by name: `prepared`, `kept`, or an error line.
     """
     run = {"local": _run_local, "ray": _run_ray}[engine]
     done = run(jobs, workers, False)
-    # What another process had in hand is done by now, or was given up.
+    # Videos that were locked by another process are finished by now, or were abandoned.
     return done | run([job for job in jobs if done[job.name] == "busy"], workers, True)
 
 
@@ -226,10 +230,10 @@ def _outcome(job: Job, wait: bool) -> str:
         return prepare_video(job, wait)
     except DataError as error:
         return str(error)
-    except Exception as error:  # a network may fail in any way; the other videos go on
+    except Exception as error:  # a network can fail in any way; the other videos continue
         if isinstance(error, OSError) and error.strerror:
-            return str(DataError(job.store, error.strerror, "mend that and run it again"))
-        return str(DataError(job.path, repr(error), "tell the segmenter's authors"))
+            return str(DataError(job.store, error.strerror, "fix it and run the command again"))
+        return str(DataError(job.path, repr(error), "report it to the authors of the segmenter"))
 
 
 def _run_local(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
@@ -238,7 +242,7 @@ def _run_local(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
     free: list[ProcessPoolExecutor] = []
 
     def one(job: Job) -> str:
-        # A pool for each process: of a pool of many nobody could say which video broke it.
+        # One pool per process: a broken pool of several does not say which video broke it.
         pool = free.pop() if free else ProcessPoolExecutor(1, context, _start, (counter,))
         try:
             outcome = pool.submit(_outcome, job, wait).result()
@@ -246,8 +250,7 @@ def _run_local(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
             pool.shutdown()
             out = job.store / f"{job.name}{SUFFIX}"
             sweep(out.parent, out.name)
-            problem = "killed the process that was preparing it"
-            return str(DataError(job.path, problem, "check the file, and the memory"))
+            return str(DataError(job.path, "crashed the worker process", _CRASH))
         free.append(pool)
         return outcome
 
@@ -276,17 +279,17 @@ def _frames(job: Job) -> int:
     try:
         return -(-Video(job.path).length // job.every)
     except DataError:
-        return 0  # the job itself will say what is wrong
+        return 0  # the job itself reports the error
 
 
 def _run_ray(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
     try:
         import ray
     except ImportError as error:
-        mend = "pip install 'vidreason[ray]', or leave --engine out"
-        raise DataError("--engine", f"needs ray ({error})", mend) from None
+        fix = "pip install 'vidreason[ray]', or omit --engine"
+        raise DataError("--engine", f"needs ray ({error})", fix) from None
     if not ray.is_initialized():
-        # A cluster that RAY_ADDRESS names, or else one on this machine.
+        # The cluster at RAY_ADDRESS, or a local one.
         here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
     task = ray.remote(num_cpus=1, max_retries=0)(_outcome)
@@ -301,18 +304,23 @@ def _run_ray(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
                 try:
                     done[job.name] = ray.get(one)
                 except ray.exceptions.RayError as error:
-                    problem = f"killed the process that was preparing it ({type(error).__name__})"
-                    mend = "check the file, and the memory"
-                    done[job.name] = str(DataError(job.path, problem, mend))
+                    problem = f"crashed the worker process ({type(error).__name__})"
+                    done[job.name] = str(DataError(job.path, problem, _CRASH))
                 bar.advance(shown)
     return done
 
 
 def find_videos(inputs: Sequence[Path]) -> dict[str, Path]:
-    """Names and paths of videos: files by their stem, those in folders by the path from there.
+    """Finds videos among files and folders.
+
+    Args:
+        inputs: Video files, and folders to search recursively.
+
+    Returns:
+        Paths by name: the stem of a file, or its path relative to the folder.
 
     Raises:
-        DataError: Nothing there, a folder without videos, or two videos of one name.
+        DataError: A folder contains no video, or two videos have the same name.
     """
     found: dict[str, Path] = {}
     for given in inputs:
@@ -320,26 +328,30 @@ def find_videos(inputs: Sequence[Path]) -> dict[str, Path]:
         if given.is_dir():
             paths = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES)
             if not paths:
-                problem = f"holds no file that ends in {', '.join(SUFFIXES)}"
-                raise DataError(given, problem, "give a folder of videos, or a video")
+                problem = f"contains no {', '.join(SUFFIXES)} file"
+                raise DataError(given, problem, "give a video or a folder of videos")
         for path in paths:
             base = given if given.is_dir() else path.parent
             name = path.relative_to(base).with_suffix("").as_posix()
             if name in found:
-                problem = f"has the name {name!r}, as has {found[name]}"
-                raise DataError(path, problem, "rename one, or give each a store of its own")
+                problem = f"has the same name {name!r} as {found[name]}"
+                raise DataError(path, problem, "rename one, or use a separate store for each")
             found[name] = path
     return found
 
 
 def report(done: Mapping[str, str], store: Path) -> int:
-    """Prints what became of the videos, failures to the error stream.
+    """Prints a summary to stdout and error lines to stderr.
+
+    Args:
+        done: Outcomes as returned by `run_jobs`.
+        store: Output folder.
 
     Returns:
-        Exit code: 1 if any failed.
+        Exit code, 1 if a video failed.
     """
     failed = {name: text for name, text in done.items() if text not in ("prepared", "kept")}
-    for text in dict.fromkeys(failed.values()):  # of a bad segmenter all say the same
+    for text in dict.fromkeys(failed.values()):  # a bad segmenter fails alike for all videos
         print(f"error: {text}", file=sys.stderr)
     counts = [
         f"{sum(text == word for text in done.values())} {word}" for word in ("prepared", "kept")

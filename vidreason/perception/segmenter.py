@@ -1,7 +1,7 @@
-"""Instance segmentation by Mask2Former (Cheng et al., CVPR 2022), from the hub or from a folder.
+"""Instance segmentation with Mask2Former (Cheng et al., CVPR 2022), from the hub or a folder.
 
-Its classes are found by name, never by number: label sets number them differently, and the same
-model comes with Cityscapes', Mapillary Vistas' or COCO's.
+Classes are looked up by name, not by number: the model is published with the label sets of
+Cityscapes, Mapillary Vistas and COCO, which number them differently.
 """
 
 import hashlib
@@ -31,36 +31,37 @@ _NAMES = {
     "traffic_light": ("traffic light",),
     "sign": ("traffic sign", "traffic sign (front)", "stop sign"),
 }
-"""Names of classes in Cityscapes, Mapillary Vistas and COCO, in small letters."""
+"""Class names of Cityscapes, Mapillary Vistas and COCO, in lower case."""
 
-# Some label sets know these as stuff only: all of them in an image in one piece.
+# Some label sets have these as stuff classes only: all objects of an image in one segment.
 _LOOSE = [KINDS.index(kind) for kind in ("crosswalk", "zebra", "traffic_light", "sign")]
-_LEAST = 16  # pixels of a piece
-_MEND = "give a Mask2Former of the hub, or a folder written by `save_pretrained`"
+_MIN_AREA = 16  # pixels of a connected component
+_FIX = "give a Mask2Former of the Hugging Face hub, or a folder written by `save_pretrained`"
 
 
 class Segmenter:
-    """Mask2Former, frame by frame.
+    """Segments single frames with Mask2Former.
 
     Args:
-        source: Name on the Hugging Face hub, or a folder that `save_pretrained` has written model
-            and image processor to; a folder needs no network.
-        device: Of torch.
-        least: Confidence from which a segment counts.
-        threads: Of torch, on the CPU; with another number the last bits may differ.
+        source: Name on the Hugging Face hub, or a folder to which `save_pretrained` has written the
+            model and the image processor; a folder needs no network access.
+        device: Torch device.
+        threshold: Minimum score of a segment, 0 to 1.
+        threads: Number of torch threads on the CPU; changes the results by rounding.
 
     Attributes:
-        features: C, width of the features.
+        features: C, number of channels of the feature map.
 
     Raises:
-        DataError: No such model, or one whose classes lack people or vehicles.
+        DataError: The model is not found, cannot be loaded, is no Mask2Former, or has no class for
+            persons or vehicles.
     """
 
     def __init__(
-        self, source: str, device: str = "cpu", least: float = 0.5, threads: int = 1
+        self, source: str, device: str = "cpu", threshold: float = 0.5, threads: int = 1
     ) -> None:
         try:
-            # Not at the top: the rest of the package does without this extra.
+            # Imported here, since transformers is an optional extra.
             from huggingface_hub.utils import logging as hub_logging
             from transformers import Mask2FormerForUniversalSegmentation as Model
             from transformers import Mask2FormerImageProcessorPil as Processor
@@ -74,15 +75,16 @@ class Segmenter:
         options: dict[str, Any] = {"local_files_only": Path(source).exists()}
         try:
             self.processor = Processor.from_pretrained(source, **options)
-            # Pickled weights could run code.
+            # Pickled weights can execute code.
             model: Any = Model.from_pretrained(source, use_safetensors=True, **options)
-        except Exception as error:  # of the hub, JSON, safetensors, and many more
+        except Exception as error:  # raised by the hub, JSON, safetensors and others
             reason = " ".join(str(error).split())
             reason = reason if len(reason) < 160 else reason[:160] + "…"
-            raise DataError(source, f"cannot be loaded ({reason})", _MEND) from None
+            raise DataError(source, f"cannot be loaded ({reason})", _FIX) from None
         if model.config.model_type != "mask2former":
-            raise DataError(source, f"is a {model.config.model_type!r}", _MEND)
-        self.model, self.device, self.least = model.to(device).eval(), device, least
+            problem = f"must be a Mask2Former, got {model.config.model_type!r}"
+            raise DataError(source, problem, _FIX)
+        self.model, self.device, self.threshold = model.to(device).eval(), device, threshold
         self.label = dict(model.config.id2label)
         self.kind = kinds(source, self.label)
         self.features = int(model.config.mask_feature_size)
@@ -90,12 +92,12 @@ class Segmenter:
 
     @torch.inference_mode()
     def __call__(self, frame: np.ndarray, number: int) -> Instances:
-        """Instances in a frame (H, W, 3) uint8 RGB; its `number` plays no part here."""
+        """Returns the instances of a frame (H, W, 3) uint8 RGB; `number` is not used."""
         size = frame.shape[:2]
         inputs = self.processor(frame, return_tensors="pt").to(self.device)
         found = self.model(**inputs, output_hidden_states=False)
         segments = self.processor.post_process_panoptic_segmentation(
-            found, threshold=self.least, target_sizes=[size], label_ids_to_fuse=set()
+            found, threshold=self.threshold, target_sizes=[size], label_ids_to_fuse=set()
         )[0]
         ids = segments["segmentation"].cpu().numpy()
         features = found.pixel_decoder_last_hidden_state[0].float().cpu().numpy()
@@ -114,29 +116,36 @@ class Segmenter:
 
 
 def identity(source: str) -> str:
-    """What to call a segmenter: its name on the hub, or that of its folder with a digest.
+    """Returns a name that identifies a segmenter: that on the hub, or `FOLDER@DIGEST`.
 
     Raises:
-        DataError: A folder without weights.
+        DataError: The folder does not exist, or lacks weights or configuration.
     """
     folder = Path(source)
     if not folder.exists():
         if source.startswith((".", "/", "~")) or source.count("/") > 1:
-            raise DataError(source, "no such folder", _MEND)
+            raise DataError(source, "no such folder", _FIX)
         return source
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise DataError(source, f"is no folder with {name}", _MEND)
+            raise DataError(source, f"contains no {name}", _FIX)
         digest.update(sha256(folder / name).encode())
     return f"{folder.resolve().name}@{digest.hexdigest()[:16]}"
 
 
 def kinds(source: str, label: Mapping[int, str]) -> dict[int, int]:
-    """Index into `KINDS` of those classes that are nodes of the scene graph.
+    """Maps a segmenter's classes to `KINDS`, leaving out those that are no scene-graph nodes.
+
+    Args:
+        source: Segmenter, for errors.
+        label: Class names by class number.
+
+    Returns:
+        Index into `KINDS` by class number.
 
     Raises:
-        DataError: There are no people, or no vehicles.
+        DataError: There is no class for persons, or none for vehicles.
     """
     index = {name: KINDS.index(kind) for kind, names in _NAMES.items() for name in names}
     found = {
@@ -146,17 +155,17 @@ def kinds(source: str, label: Mapping[int, str]) -> dict[int, int]:
     }
     for kind in NEEDED:
         if KINDS.index(kind) not in found.values():
-            problem = (
-                f"has no class of {kind} among {len(label)} ({', '.join(label.values())[:80]})"
-            )
-            raise DataError(source, problem, f"needed is one of {', '.join(_NAMES[kind])}")
+            known = ", ".join(label.values())[:80]
+            problem = f"has no class for {kind} among its {len(label)} ({known})"
+            fix = f"use a segmenter that has one of {', '.join(_NAMES[kind])}"
+            raise DataError(source, problem, fix)
     return found
 
 
 def _pieces(
     ids: np.ndarray, segments: list[dict[str, Any]], kind: Mapping[int, int]
 ) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """Masks (H, W) of the segments that are nodes, with what is known of them."""
+    """Returns a mask (H, W) bool and the segment info of each instance; splits stuff segments."""
     parts = []
     for info in segments:
         code = kind.get(info["label_id"])
@@ -166,8 +175,8 @@ def _pieces(
         if code not in _LOOSE:
             parts.append((mask, info))
             continue
-        count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-        for piece in range(1, count):
-            if stats[piece, cv2.CC_STAT_AREA] >= _LEAST:
-                parts.append((pieces == piece, info))
+        count, components, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        for component in range(1, count):
+            if stats[component, cv2.CC_STAT_AREA] >= _MIN_AREA:
+                parts.append((components == component, info))
     return [(mask, info) for mask, info in parts if mask.any()]

@@ -1,9 +1,9 @@
-"""The store of prepared videos: what a segmenter saw in each, one Arrow file per video.
+"""The store of prepared videos: tracked instances, one Arrow file per video.
 
-A row is one instance in one frame; rows are sorted by frame, then number of the track. Arrow's file
-format is read by pandas, polars, DuckDB and others without this package, and is mapped into memory:
-a window of frames is found by bisection and costs no copy. What holds for the whole video is JSON
-in the schema's metadata, under `vidreason`.
+A row is one instance in one frame; rows are sorted by frame, then by track number. pandas, polars,
+DuckDB and others read Arrow's file format without this package, and it is memory-mapped: a window
+of frames is found by bisection and not copied. Metadata of the video are JSON in the metadata of
+the schema, under the key `vidreason`.
 """
 
 import json
@@ -23,12 +23,10 @@ from vidreason.scenes.scene import KINDS, OBJECTS, Scene, bare_scene
 VERSION = 1
 SUFFIX = ".arrow"
 _BATCH = 64  # frames written at a time
-_MOST = 10**8  # frames of a video, and pixels
-_SAME = 0.5  # intersection over union of an annotated box and the instance in it
+_MOST = 10**8  # upper bound of the frame rate, width, height, length and `every`
+_MIN_IOU = 0.5  # of an annotated box and the instance assigned to it
 _CORNERS = ("x1", "y1", "x2", "y2")
-_AGAIN = "make it again with `vidreason prepare`"
-
-
+_FIX = "run `vidreason prepare` again"
 _ABOUT = {"video": str, "fps": float, "width": int, "height": int, "length": int, "every": int}
 
 
@@ -48,14 +46,15 @@ def _columns(features: int) -> pa.Schema:
 
 
 class Instances(NamedTuple):
-    """What a segmenter sees in one frame of H x W pixels: N instances that don't overlap.
+    """Output of a segmenter for one frame of H x W pixels: N instances that do not overlap.
 
     Attributes:
-        image: (H, W) unsigned integers, the number of the instance from 1 to N; 0 is nobody.
-        label: N names of classes, as the segmenter calls them.
+        image: (H, W) unsigned integers, instance number 1 to N per pixel; 0 is background.
+        label: N class names of the segmenter.
         kind: (N,) int8, index into `vidreason.scenes.scene.KINDS`.
-        score: (N,) float32, the segmenter's confidence, 0 to 1.
-        features: (C, h, w) of the whole frame, coarser, to be averaged over each mask.
+        score: (N,) float32, confidence of the segmenter, 0 to 1.
+        features: (C, h, w) feature map of the frame, of lower resolution, to be averaged over each
+            mask.
     """
 
     image: np.ndarray
@@ -66,13 +65,13 @@ class Instances(NamedTuple):
 
 
 class Writer:
-    """Writes a prepared video, in pieces of some frames, so that memory does not grow with it.
+    """Writes a prepared video in batches of frames, so that memory does not grow with its length.
 
     Args:
-        path: Of the new file.
-        about: Facts of the video: `video`, `fps`, `width`, `height`, `length` in frames, `every`
-            (each nth frame was looked at), and whatever tells how it was made.
-        features: C, width of the instances' features.
+        path: Output file.
+        about: Metadata of the video: `video`, `fps`, `width`, `height`, `length` in frames, `every`
+            (every nth frame is included), and further keys that say how it was made.
+        features: C, width of the appearance features.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], features: int) -> None:
@@ -92,11 +91,11 @@ class Writer:
         """Adds the N instances of a frame.
 
         Args:
-            frame: Its number, greater than the last one.
-            found: What they are.
-            track: (N,) numbers of the tracks they belong to.
-            mask: Their masks.
-            feature: (N, C).
+            frame: Frame number, greater than the previous one.
+            found: Instances of the frame.
+            track: (N,) track numbers.
+            mask: N masks.
+            feature: (N, C) appearance features.
         """
         order = np.argsort(track)
         box = masks.boxes(mask)
@@ -137,65 +136,67 @@ class Writer:
 
 
 class Prepared:
-    """A prepared video, mapped into memory.
+    """A prepared video, memory-mapped.
 
     Args:
-        path: Of its file.
+        path: File of the store.
 
     Attributes:
-        about: What `Writer` was told of it.
-        table: All rows; columns `frame`, `track`, `kind`, `label`, `score`, `x1`, `y1`, `x2`, `y2`
-            in pixels, `mask` (run lengths, see `vidreason.perception.masks`) and `feature` (C).
+        about: Metadata, as given to `Writer`.
+        table: L rows, one per instance and frame; columns `frame`, `track`, `kind`, `label`,
+            `score`, `x1`, `y1`, `x2`, `y2` in pixels, `mask` (run lengths, see
+            `vidreason.perception.masks`) and `feature` (C values).
 
     Raises:
-        DataError: Missing, damaged, or written by another version.
+        DataError: The file is missing, damaged, or written by another version.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.about = about(path)
-        self.table, _ = read_table(path, _AGAIN)
+        self.table, _ = read_table(path, _FIX)
         _check_columns(path, self.table)
         self.frame = self.table["frame"].to_numpy()
         self.length = int(self.about["length"])
         if len(self.frame) and not (
             (np.diff(self.frame) >= 0).all() and self.frame[0] >= 0 and self.frame[-1] < self.length
         ):
-            raise DataError(path, f"frames are not sorted, or not of {self.length}", _AGAIN)
+            problem = f"frames must be sorted and between 0 and {self.length - 1}"
+            raise DataError(path, problem, _FIX)
 
     def window(self, start: int, stop: int) -> pa.Table:
-        """The rows of the frames from `start` to before `stop`, without a copy."""
+        """Returns the rows of frames `start` to `stop` (exclusive), without a copy."""
         first, last = np.searchsorted(self.frame, [start, stop])
         return self.table.slice(first, last - first)
 
     def boxes(self) -> np.ndarray:
-        """(L, 4) float32 pixels."""
+        """Returns boxes, (L, 4) float32 pixels: x1, y1, x2, y2."""
         return np.stack([self.table[name].to_numpy() for name in _CORNERS], 1)
 
     def kinds(self) -> np.ndarray:
-        """(L,) int8, index into `KINDS`.
+        """Returns kinds, (L,) int8, index into `KINDS`.
 
         Raises:
-            DataError: A row is of another kind.
+            DataError: A row has an unknown kind.
         """
         code = self.table["kind"].combine_chunks().dictionary_encode()
         names = code.dictionary.to_pylist()
         if unknown := set(names) - set(KINDS):
-            problem = f"holds the kind {min(unknown)!r}, none of {', '.join(KINDS)}"
-            raise DataError(self.path, problem, _AGAIN)
+            problem = f"kind must be one of {', '.join(KINDS)}, got {min(unknown)!r}"
+            raise DataError(self.path, problem, _FIX)
         index = np.array([KINDS.index(name) for name in names], np.int8)
         return index[code.indices.to_numpy()] if names else np.empty(0, np.int8)
 
     def features(self) -> np.ndarray:
-        """(L, C) float16."""
+        """Returns appearance features, (L, C) float16."""
         column = self.table["feature"].combine_chunks()
         return column.flatten().to_numpy().reshape(-1, column.type.list_size)
 
     def scene(self) -> Scene:
-        """Scene of the frames that were looked at; nothing is labelled.
+        """Returns the segmented frames as a scene without labels.
 
         Raises:
-            DataError: Rows that contradict each other.
+            DataError: A track has two rows in one frame, or changes its kind.
         """
         every = int(self.about["every"])
         track = self.table["track"].to_numpy()
@@ -206,7 +207,8 @@ class Prepared:
         frame = self.frame[order] // every
         later = np.setdiff1d(np.arange(1, boxes), first)
         if (frame[later] <= frame[later - 1]).any() or (kind[later] != kind[later - 1]).any():
-            raise DataError(self.path, "a track is twice in a frame, or changes its kind", _AGAIN)
+            problem = "a track has two rows in one frame, or changes its kind"
+            raise DataError(self.path, problem, _FIX)
         return bare_scene(
             str(self.about["video"]),
             float(self.about["fps"]) / every,
@@ -222,18 +224,19 @@ class Prepared:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What is known of a prepared video, without reading it.
+    """Reads the metadata of a prepared video only.
 
     Raises:
-        DataError: Missing, damaged, or written by another version.
+        DataError: The file is missing, damaged, or written by another version.
     """
     if not path.is_file():
-        raise DataError(path, "no such file", "make it with `vidreason prepare`")
-    facts = read_facts(path, _AGAIN)
-    check_facts(path, facts, _ABOUT, VERSION, _AGAIN)
+        raise DataError(path, "no such file", "create it with `vidreason prepare`")
+    facts = read_facts(path, _FIX)
+    check_facts(path, facts, _ABOUT, VERSION, _FIX)
     for name in ("fps", "width", "height", "length", "every"):
         if not 0 < facts[name] < _MOST:
-            raise DataError(path, f"metadata {name}={facts[name]} is out of range", _AGAIN)
+            problem = f"metadata {name} must be above 0 and below {_MOST}, got {facts[name]}"
+            raise DataError(path, problem, _FIX)
     return facts
 
 
@@ -243,36 +246,35 @@ def _check_columns(path: Path, table: pa.Table) -> None:
     width = wide.list_size if wide is not None and pa.types.is_fixed_size_list(wide) else 0
     for field in _columns(width):
         if fields.get(field.name) != field.type:
-            problem = f"column {field.name} is {fields.get(field.name)}, expected {field.type}"
-            raise DataError(path, problem, _AGAIN)
+            problem = f"column {field.name} must be {field.type}, got {fields.get(field.name)}"
+            raise DataError(path, problem, _FIX)
         if table[field.name].null_count:
-            raise DataError(path, f"column {field.name} has empty cells", _AGAIN)
+            raise DataError(path, f"column {field.name} has missing values", _FIX)
     box = np.stack([table[name].to_numpy() for name in _CORNERS])
     if not np.isfinite(box).all():
-        raise DataError(path, "holds a box that is not finite", _AGAIN)
+        raise DataError(path, "a box is not finite", _FIX)
 
 
 def with_instances(scene: Scene, prepared: Prepared) -> Scene:
-    """The annotated scene as a segmenter sees it too.
+    """Joins an annotated scene with the segmented instances of its video.
 
-    Each frame's annotated people are assigned to its segmented ones by the overlap of their boxes,
-    and take over their features; between the frames that were looked at, those of the last one.
-    What is no person comes in as tracks of its own. Segmented people whom nobody annotated stay
-    out.
+    In each segmented frame, annotated pedestrians are assigned to segmented persons by box IoU and
+    get their appearance features, which they keep until the next segmented frame. Other instances
+    are added as tracks of their own; persons without annotation are left out.
 
     Raises:
-        DataError: The video has another size or length than the annotation says.
+        DataError: The video differs in size or length from the annotation.
     """
     seen = tuple(int(prepared.about[name]) for name in ("width", "height", "length"))
     annotated = (scene.width, scene.height, scene.length)
     if seen != annotated:
-        size = "{} x {} of {} frames".format
-        problem = f"{size(*seen)}, but annotated is {size(*annotated)}"
+        size = "{} x {} with {} frames".format
+        problem = f"must be {size(*annotated)} as annotated, got {size(*seen)}"
         raise DataError(prepared.path, problem, "prepare the video that was annotated")
     kind, box, feature = prepared.kinds(), prepared.boxes(), prepared.features()
     row = match(scene, prepared.frame, kind, box)
     every = int(prepared.about["every"])
-    # The last match of the same track, if it is not older than a sampled frame.
+    # The last match of the same track, if it is in the last segmented frame.
     at = np.maximum.accumulate(np.where(row >= 0, np.arange(len(row)), -1))
     track = np.repeat(np.arange(len(scene.kind)), np.diff(scene.offsets))
     fresh = (at >= 0) & (track[at] == track) & (scene.frame - scene.frame[at] < every)
@@ -309,27 +311,30 @@ def with_instances(scene: Scene, prepared: Prepared) -> Scene:
 
 
 def with_store(scene: Scene, store: Path) -> Scene:
-    """`with_instances` of the video of the same name in a store."""
+    """Joins an annotated scene with the video of the same name in a store; see `with_instances`."""
     return with_instances(scene, Prepared(store / f"{scene.id}{SUFFIX}"))
 
 
 def match(scene: Scene, frame: np.ndarray, kind: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Which of L instances each annotated person is, (rows of the scene,) int64; -1 for none.
+    """Assigns annotated pedestrians to the L segmented instances, frame by frame, by box IoU.
 
     Args:
-        scene: The annotation.
-        frame: (L,) of the instances, not decreasing.
+        scene: Annotated scene of R rows.
+        frame: (L,) frame numbers of the instances, not decreasing.
         kind: (L,) index into `KINDS`.
         box: (L, 4) pixels.
+
+    Returns:
+        (R,) int64, the instance of each row; -1 for none.
     """
     person = KINDS.index("person")
-    asked = np.flatnonzero(np.repeat(scene.kind, np.diff(scene.offsets)) == person)
-    asked = asked[np.argsort(scene.frame[asked], kind="stable")]
-    there = np.flatnonzero(kind == person)
+    annotated = np.flatnonzero(np.repeat(scene.kind, np.diff(scene.offsets)) == person)
+    annotated = annotated[np.argsort(scene.frame[annotated], kind="stable")]
+    segmented = np.flatnonzero(kind == person)
     found = np.full(len(scene.frame), -1)
-    for now in np.intersect1d(scene.frame[asked], frame[there]):
-        ours = asked[slice(*np.searchsorted(scene.frame[asked], [now, now + 1]))]
-        theirs = there[slice(*np.searchsorted(frame[there], [now, now + 1]))]
-        one, two = assign(box_iou(scene.box[ours], box[theirs]), _SAME)
+    for now in np.intersect1d(scene.frame[annotated], frame[segmented]):
+        ours = annotated[slice(*np.searchsorted(scene.frame[annotated], [now, now + 1]))]
+        theirs = segmented[slice(*np.searchsorted(frame[segmented], [now, now + 1]))]
+        one, two = assign(box_iou(scene.box[ours], box[theirs]), _MIN_IOU)
         found[ours[one]] = theirs[two]
     return found

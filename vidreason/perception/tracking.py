@@ -1,10 +1,10 @@
-"""Instances of one frame to those of the frames before: linear assignment on overlaps.
+"""Online multi-object tracking: linear assignment of instances to tracks, frame by frame.
 
-As in SORT (Bewley et al., ICIP 2016), boxes move on at constant velocity and are assigned by
-intersection over union. Two things come to that, since one who passes behind another shows only in
-part: the overlap of the masks themselves, and how much of what is visible lies in the expected box.
-For the same reason a box shrinks slowly, and moves only as far as it must to hold what is visible.
-Among those who come into question, likeness helps to choose (as in Deep SORT, Wojke et al., 2017).
+As in SORT (Bewley et al., ICIP 2016), boxes are predicted with constant velocity and assigned by
+IoU. The score has two further terms, since an object that passes behind another is visible only in
+part: the IoU of the masks, and the share of the visible part that lies in the predicted box. For
+the same reason a box shrinks slowly and moves only as far as needed to contain the visible part.
+Appearance helps to choose among candidates that overlap (as in Deep SORT, Wojke et al., 2017).
 """
 
 import numpy as np
@@ -12,47 +12,55 @@ from scipy.optimize import linear_sum_assignment
 
 from vidreason.perception.masks import overlaps
 
-_LEAST = 0.05  # score of a pair
-_PART = 0.5  # score of one who is seen in part, in the place where the whole is expected
-_SHRINK = 0.5  # of a side, at most, in a second; what shrinks faster is being hidden
-_GAIN = 0.5  # of the velocity, from where a box is and not where it was expected
-_DAMP = 0.9  # of the velocity, in each frame without being seen
-_LOOKS, _ALIKE = 0.2, 0.3  # score of looking alike, beyond that likeness
-_RENEW = 0.3  # share of the newest look in how a track looks
-_MARGIN = 0.1, 1.0  # around one who is out of sight, in sides: more in each frame, and at most
-_PATIENCE = 2.0  # seconds that one may be out of sight
-_GRID = 2  # every second pixel of every second row will do to compare masks
+_MIN_SCORE = 0.05  # of a pair
+_PART = 0.5  # score of a visible part that lies in the predicted box
+_SHRINK = 0.5  # least factor of a side per second; what shrinks faster is being occluded
+_GAIN = 0.5  # of the velocity update, on the prediction error of the centre
+_DAMP = 0.9  # factor of the velocity in each frame without a match
+_WEIGHT, _NEUTRAL = 0.2, 0.3  # of the appearance score; the similarity at which it is zero
+_UPDATE = 0.3  # weight of the newest features in the moving average of a track's appearance
+_MARGIN = 0.1, 1.0  # around an unmatched box, in sides: increase per frame, and maximum
+_PATIENCE = 2.0  # seconds that a track survives without a match
+_GRID = 2  # masks are compared at every second pixel of every second row
 
 
 def area(box: np.ndarray) -> np.ndarray:
-    """Of boxes (…, 4)."""
+    """Returns the areas of boxes (…, 4), square pixels, (…)."""
     return np.clip(box[..., 2:] - box[..., :2], 0, None).prod(-1)
 
 
-def shared(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Intersections of boxes (M, 4) and (N, 4), square pixels, (M, N)."""
+def intersection(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Returns the intersection areas of boxes (M, 4) and (N, 4), square pixels, (M, N)."""
     low = np.maximum(one[:, None, :2], two[:, :2])
     high = np.minimum(one[:, None, 2:], two[:, 2:])
     return area(np.concatenate([low, high], -1))
 
 
 def box_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (M, 4) and (N, 4), (M, N)."""
-    both = shared(one, two)
+    """Returns the IoU of boxes (M, 4) and (N, 4), 0 to 1, (M, N)."""
+    both = intersection(one, two)
     return both / np.maximum(area(one)[:, None] + area(two) - both, 1e-9)
 
 
-def assign(score: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (rows, columns) of greatest total score, each above `least`."""
-    # What is not worth a pair must not draw others out of theirs.
-    worth = np.where(score > least, score, 0)
-    rows, columns = linear_sum_assignment(worth, maximize=True)
-    kept = worth[rows, columns] > 0
+def assign(score: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Solves the linear assignment problem among pairs with a score above a threshold.
+
+    Args:
+        score: (M, N).
+        threshold: At least 0.
+
+    Returns:
+        Row and column of each pair; their total score is maximal.
+    """
+    # Pairs below the threshold must not break up better ones.
+    valid = np.where(score > threshold, score, 0)
+    rows, columns = linear_sum_assignment(valid, maximize=True)
+    kept = valid[rows, columns] > 0
     return rows[kept], columns[kept]
 
 
-def alike(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Cosine similarity (M, N) of features (M, C) and (N, C), each standardised over all rows."""
+def cosine_similarity(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Returns cosine similarities (M, N) of features (M, C) and (N, C), standardised jointly."""
     both = np.concatenate([one, two])
     if not both.size:
         return np.zeros((len(one), len(two)))
@@ -62,12 +70,12 @@ def alike(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 class Tracker:
-    """Gives the instances of successive frames the numbers of their tracks, from 0.
+    """Assigns track numbers, counted from 0, to the instances of successive frames.
 
     Args:
-        fps: Frames per second that are looked at; one who is out of sight for more than two seconds
-            comes back as another.
-        features: C, width of what instances look like.
+        fps: Frame rate of the processed frames. An object that is not visible for more than two
+            seconds gets a new track.
+        features: C, width of the appearance features.
     """
 
     def __init__(self, fps: float, features: int) -> None:
@@ -75,27 +83,30 @@ class Tracker:
         self.shrink = _SHRINK ** (1 / fps)
         self.count = 0
         self.image: np.ndarray | None = None
-        self.instances = 0  # in that image
-        # One row for each track that is followed.
+        self.instances = 0  # number of instances in `image`
+        # One row per active track.
         self.track = np.empty(0, np.int32)
         self.kind = np.empty(0, np.int8)
-        self.number = np.empty(0, np.int64)  # in the last image, 0 if not there
-        self.unseen = np.empty(0, np.int64)  # frames since it was there
-        self.age = np.empty(0, np.int64)  # times that it was there
-        self.box = np.empty((0, 4))  # of the whole, hidden or not
+        self.number = np.empty(0, np.int64)  # instance number in `image`, 0 if not visible
+        self.unseen = np.empty(0, np.int64)  # frames since the last match
+        self.age = np.empty(0, np.int64)  # number of matches
+        self.box = np.empty((0, 4))  # of the whole object, including occluded parts
         self.velocity = np.empty((0, 2))
-        self.look = np.empty((0, features))
+        self.appearance = np.empty((0, features))
 
     def __call__(
-        self, image: np.ndarray, kind: np.ndarray, box: np.ndarray, look: np.ndarray
+        self, image: np.ndarray, kind: np.ndarray, box: np.ndarray, appearance: np.ndarray
     ) -> np.ndarray:
-        """Tracks (N,) int32 of the instances of the next frame.
+        """Tracks the N instances of the next frame.
 
         Args:
-            image: (H, W) numbers of the instances 1 to N; 0 is nobody.
-            kind: (N,) what they are; a track keeps its kind.
+            image: (H, W) unsigned integers, instance number 1 to N per pixel; 0 is background.
+            kind: (N,) index into `KINDS`; a track keeps its kind.
             box: (N, 4) pixels: x1, y1, x2, y2.
-            look: (N, C) features of the instances; any scale will do.
+            appearance: (N, C) appearance features, of any scale.
+
+        Returns:
+            (N,) int32 track numbers.
         """
         height, width = image.shape
         image = image[::_GRID, ::_GRID]
@@ -106,16 +117,16 @@ class Tracker:
         seen = (self.box + np.concatenate([-margin, margin], 1)).clip(
             0, [width, height, width, height]
         )
-        inside = shared(seen, box) / np.maximum(area(box), 1e-9)
+        inside = intersection(seen, box) / np.maximum(area(box), 1e-9)
         score = np.maximum(box_iou(seen, box), _PART * inside)
         if self.image is not None:
             there = self.number > 0
             masks = overlaps(self.image, image, (self.instances, len(kind)))
             score[there] += masks[self.number[there] - 1]
-        liking = _LOOKS * (alike(self.look, look) - _ALIKE)
-        score = np.where(score > 0, score + liking, 0)
+        similarity = cosine_similarity(self.appearance, appearance)
+        score = np.where(score > 0, score + _WEIGHT * (similarity - _NEUTRAL), 0)
         score[self.kind[:, None] != kind] = 0
-        old, new = assign(score, _LEAST)
+        old, new = assign(score, _MIN_SCORE)
 
         was, low, high = self.box[old], box[new, :2], box[new, 2:]
         size = np.maximum(high - low, self.shrink * (was[:, 2:] - was[:, :2]))
@@ -126,8 +137,10 @@ class Tracker:
         gain = np.where(first, 1, _GAIN) / (self.unseen[old, None] + 1)
         self.velocity[old] += gain * (start + size / 2 - middle)
         self.age[old] += 1
-        open_ = area(box[new]) > size.prod(1) / 2  # of one who is hidden a part may look otherwise
-        self.look[old[open_]] += _RENEW * (look[new[open_]] - self.look[old[open_]])
+        # A visible part can look different from the whole object.
+        whole = area(box[new]) > size.prod(1) / 2
+        change = appearance[new[whole]] - self.appearance[old[whole]]
+        self.appearance[old[whole]] += _UPDATE * change
         self.unseen += 1
         self.unseen[old] = self.number[:] = 0
         self.number[old] = new + 1
@@ -146,7 +159,7 @@ class Tracker:
             "unseen": zeros,
             "age": zeros + 1,
             "box": box[fresh],
-            "look": look[fresh],
+            "appearance": appearance[fresh],
             "velocity": np.zeros((len(fresh), 2)),
         }
         for name, rows in more.items():

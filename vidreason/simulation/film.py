@@ -1,7 +1,7 @@
-"""A made-up street on film: what the camera saw, in pictures and in true masks.
+"""Rendering of a simulated street: video frames with ground-truth instance masks.
 
-Drawn are the street of `world.simulate`, its people with a gait, and further cars, far things
-first. Every pixel knows whose it is, so that perception can be held to the truth from end to end.
+The street of `world.simulate`, its pedestrians and its cars are drawn from far to near. Every pixel
+has a known instance, so that segmentation and tracking can be tested end to end.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,21 +17,21 @@ from vidreason.perception.video import write_video
 from vidreason.scenes.scene import KINDS
 from vidreason.simulation.world import CAR, EYE, FOCAL, FPS, HEIGHT, LANE, WIDTH, Street
 
-_NEAR = 1.5  # metres before the camera where drawing begins
+_NEAR = 1.5  # metres, near clipping plane
 _LAMPS = ((200, 30, 30), (60, 200, 80))
-_STRIDE = 8  # pixels of a cell of the features
-_SHOWN = 64  # pixels; of less no segmenter makes anything
+_STRIDE = 8  # pixels per cell of the feature map
+_MIN_AREA = 64  # pixels; a segmenter finds nothing smaller
 
 
 class Film:
-    """Pictures and masks of a street, by frame.
+    """Renders a simulated street frame by frame.
 
     Args:
-        street: What happens.
+        street: Simulated street.
 
     Attributes:
-        street: As given.
-        kind: (N,) int8, index into `KINDS`, of the N objects that are drawn: people in the order of
+        street: The simulated street.
+        kind: (N,) int8, index into `KINDS`, of the N drawn objects: the pedestrians in the order of
             the street, then the rest.
     """
 
@@ -53,7 +53,7 @@ class Film:
         self.kind = np.array([KINDS.index(name) for name in kinds], np.int8)
 
     def __call__(self, t: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame t as picture (H, W, 3) uint8 RGB and numbers (H, W) uint8 of objects, from 1."""
+        """Renders frame t: image (H, W, 3) uint8 RGB and object numbers (H, W) uint8, from 1."""
         canvas = _Canvas(self.street.aim[t], float(self.street.ego_z[t]))
         street, place = self.street, self.street.place
         canvas.picture[:] = (150, 185, 215)
@@ -82,13 +82,13 @@ class Film:
         for z, draw, which in sorted(standing, key=lambda one: -one[0]):
             if z - canvas.ego > _NEAR:
                 draw(canvas, t, which)
-        picture = canvas.picture * self.light if self.light < 1 else canvas.picture
-        return picture.astype(np.uint8), canvas.numbers
+        dimmed = (np.arange(256) * self.light).astype(np.uint8)
+        return cv2.LUT(canvas.picture, dimmed), canvas.numbers
 
     def _ground(self, canvas: "_Canvas") -> None:
         left, right = self.street.place.kerbs
         far = canvas.ego + 150
-        # Houses from far to near on both sides, then what lies before them.
+        # Houses on both sides from far to near, then pavement and road.
         for k in reversed(range(24)):
             side, z = (-1, 1)[k % 2], canvas.ego // 12 * 12 + 12 * (k // 2)
             x = (left - 9) if side < 0 else (right + 9)
@@ -145,7 +145,7 @@ class Film:
         (x, z), high = street.position[t, p], street.people.height[p]
         heading, phase = street.heading[t, p], street.stride[t, p]
         broad = high * (0.13 * abs(np.cos(heading)) + 0.075 * abs(np.sin(heading)))
-        # Legs and arms swing along the heading, as wide as boxes are annotated.
+        # Legs and arms swing along the heading, as far as in the annotated boxes.
         stride = 0.055 + 0.09 * abs(np.sin(phase / 2)) * min(street.speed[t, p], 1.5)
         swing = high * stride * np.sin(heading) * np.sign(np.sin(phase / 2))
         hip, neck, thick = 0.5 * high, 0.84 * high, 0.055 * high
@@ -172,7 +172,7 @@ class Film:
 
 
 class _Canvas:
-    """A picture and its numbers, drawn in metres: x right of the lane, y up, z ahead."""
+    """Image and object numbers to draw into, in metres: x right of the lane, y up, z ahead."""
 
     def __init__(self, aim: np.ndarray, ego: float) -> None:
         self.picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
@@ -192,13 +192,13 @@ class _Canvas:
     def flat(
         self, x: tuple[float, float], z: tuple[float, float], colour: object, number: int = 0
     ) -> None:
-        """A rectangle on the ground."""
+        """Draws a rectangle on the ground."""
         if z[1] - self.ego > _NEAR:
             corners = [(x[0], 0, z[0]), (x[1], 0, z[0]), (x[1], 0, z[1]), (x[0], 0, z[1])]
             self._fill(self._pixels(corners), colour, number)
 
     def wall(self, x: float, z: tuple[float, float], high: float, colour: object) -> None:
-        """A rectangle along the street."""
+        """Draws a vertical rectangle parallel to the street."""
         if z[1] - self.ego > _NEAR:
             corners = [(x, 0, z[0]), (x, high, z[0]), (x, high, z[1]), (x, 0, z[1])]
             self._fill(self._pixels(corners), colour, 0)
@@ -206,25 +206,29 @@ class _Canvas:
     def upright(
         self, points: list[tuple[float, float]], z: float, colour: object, number: int = 0
     ) -> None:
-        """A polygon that faces the camera."""
+        """Draws a polygon that faces the camera."""
         self._fill(self._pixels([(x, y, z) for x, y in points]), colour, number)
 
     def hull(self, points: list[tuple[float, float, float]], colour: object, number: int) -> None:
-        """The convex hull of points."""
+        """Draws the convex hull of points."""
         pixels = self._pixels(points).astype(np.float32)
         self._fill(cv2.convexHull(pixels)[:, 0], colour, number)
 
     def disc(
         self, at: tuple[float, float], z: float, radius: float, colour: object, number: int
     ) -> None:
-        """A disc that faces the camera."""
+        """Draws a disc that faces the camera."""
         turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
         ring = [(at[0] + radius * np.cos(a), at[1] + radius * np.sin(a)) for a in turn]
         self.upright(ring, z, colour, number)
 
 
 class TrueMasks:
-    """A segmenter that knows the truth; its features are the colours of the picture."""
+    """A segmenter that returns the ground truth; its features are the colours of the image.
+
+    Args:
+        film: Rendered street.
+    """
 
     features = 3
 
@@ -232,9 +236,12 @@ class TrueMasks:
         self.film = film
 
     def __call__(self, frame: np.ndarray, number: int) -> Instances:
-        """Instances of frame `number`, but for those of whom others leave a few pixels at most."""
-        _, numbers = self.film(number)
-        there = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256) >= _SHOWN)
+        """Returns the instances of frame `number` that have at least 64 visible pixels."""
+        return self.instances(frame, self.film(number)[1])
+
+    def instances(self, frame: np.ndarray, numbers: np.ndarray) -> Instances:
+        """Returns the instances of a frame, given its object numbers (H, W) uint8."""
+        there = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256) >= _MIN_AREA)
         there = there[there > 0]
         rank = np.zeros(256, np.uint8)
         rank[there] = np.arange(1, len(there) + 1)
@@ -252,14 +259,20 @@ class TrueMasks:
 
 
 def write_truth(path: Path, video: str, film: Film) -> None:
-    """Writes what there is to see as a prepared video, with the true tracks: objects from 0."""
+    """Writes the ground truth as a prepared video.
+
+    Args:
+        path: Output file of a store.
+        video: Name of the video.
+        film: Rendered street; track n is its object n, from 0.
+    """
     truth, length = TrueMasks(film), film.street.place.length
     facts = {"video": video, "segmenter": "truth", "fps": FPS, "every": 1, "length": length}
     facts |= {"width": WIDTH, "height": HEIGHT}
     with write_atomic(path) as temporary, Writer(temporary, facts, truth.features) as writer:
         for t in range(length):
             picture, numbers = film(t)
-            found = truth(picture, t)
+            found = truth.instances(picture, numbers)
             mask = masks.encode(found.image, len(found.kind))
             track = np.array([numbers[found.image == n + 1][0] for n in range(len(found.kind))])
             look = masks.pool(found.features, found.image, len(found.kind))
@@ -267,6 +280,6 @@ def write_truth(path: Path, video: str, film: Film) -> None:
 
 
 def write_film(path: Path, film: Film) -> None:
-    """Writes the pictures as H.264 in mp4, which browsers play."""
+    """Writes the frames as an mp4 video (H.264)."""
     frames = (film(t)[0] for t in range(film.street.place.length))
     write_video(path, frames, FPS)

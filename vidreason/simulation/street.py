@@ -1,6 +1,7 @@
-"""A made-up street, annotated and written in the layout of JAAD 2.0, for the demo and for tests.
+"""Annotation of simulated streets in the layout of JAAD 2.0.
 
-`world.simulate` makes what happens, in metres; here an annotator sees it through the camera.
+`world.simulate` gives positions in metres; this module projects them into the camera and annotates
+them as JAAD's annotators do.
 """
 
 from functools import lru_cache
@@ -14,9 +15,9 @@ from vidreason.scenes.jaad import FOLDERS, SPLITS, annotation_path
 from vidreason.scenes.scene import APPEARANCE, LABELS, OCCLUSION, ORIENTATION, TRAFFIC_LIGHT
 from vidreason.simulation.world import CAR, CROSS, HEIGHT, WIDTH, Street, drift, simulate
 
-FOLLOWS = 30, 80  # metres up to which a person is followed, one more patiently than another
-SHORTEST = 12  # frames of a track
-SUFFIX = {"pedestrian": "b", "ped": "", "people": "p"}  # of the ids, by label
+FOLLOWS = 30, 80  # metres; the maximum distance of annotation is drawn per person in this range
+SHORTEST = 12  # frames, minimum length of a track
+SUFFIX = {"pedestrian": "b", "ped": "", "people": "p"}  # of track ids, by label
 _TAGS = ("look", "reaction", "action", "cross", "hand_gesture", "occlusion", "nod")
 _DATE = "2000-01-01 00:00:00.000000+00:00"
 
@@ -26,13 +27,13 @@ class Track(NamedTuple):
 
     Attributes:
         label: Key of `SUFFIX`.
-        id: Name that the attributes go by.
-        old_id: Name that the appearance goes by.
-        frame: (n,) from 0.
+        id: Identifier in the attribute file.
+        old_id: Identifier in the appearance file.
+        frame: (n,) frame numbers, from 0.
         box: (n, 4) whole pixels: x1, y1, x2, y2.
-        tags: n words each: occlusion and, for a `pedestrian`, the tags of `LABELS`.
-        flags: (n, 24) 0 or 1 by `APPEARANCE`; no columns for a group.
-        facts: Attributes of a `pedestrian`, else empty.
+        tags: n words per tag: occlusion and, for a `pedestrian`, the tags of `LABELS`.
+        flags: (n, 24) 0 or 1, columns as in `APPEARANCE`; (n, 0) for a group.
+        facts: Attributes of a `pedestrian`, otherwise empty.
     """
 
     label: str
@@ -46,18 +47,18 @@ class Track(NamedTuple):
 
 
 def view(street: Street) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the camera sees of P people in F frames.
+    """Projects P people into the camera in F frames.
 
     Returns:
-        Boxes (F, P, 4) in whole pixels, clipped to the image; whether someone follows the person,
-        who is in view and not too far (F, P); occlusion by people and cars in front (F, P), by
-        `OCCLUSION`.
+        Boxes (F, P, 4) in whole pixels, clipped to the image; whether the person is annotated, that
+        is in view and near enough, (F, P) bool; occlusion by people and cars in front (F, P), index
+        into `OCCLUSION`.
     """
     who, (x, z) = street.people, np.moveaxis(street.position, -1, 0)
     rng = np.random.default_rng((street.place.seed, street.place.index, 1))
     foot, head = street.project(x, 0, z), street.project(x, who.height, z)
     tall = foot[..., 1] - head[..., 1]
-    # Shoulders are broader than a chest is deep; seen from the side, legs and arms swing.
+    # Shoulders are wider than a chest is deep; in side view, legs and arms swing.
     frontal, sideways = abs(np.cos(street.heading)), abs(np.sin(street.heading))
     swing = abs(np.sin(street.stride / 2)) * np.minimum(street.speed, 1.5)
     half = tall * (0.16 * frontal + sideways * (0.11 + 0.09 * swing))
@@ -84,7 +85,7 @@ def view(street: Street) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _car_boxes(street: Street) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (F, A, 4) of other cars, pixels, and the depths (F, A) of their nearer ends, metres."""
+    """Returns boxes (F, A, 4) of other cars, pixels, and depths (F, A) of near ends, metres."""
     (x, z), (wide, high, long) = np.moveaxis(street.cars, -1, 0), CAR
     corners = [
         street.project(x + side * wide / 2, y, z + depth)
@@ -97,7 +98,7 @@ def _car_boxes(street: Street) -> tuple[np.ndarray, np.ndarray]:
 
 
 def annotate(street: Street) -> list[Track]:
-    """The tracks an annotator would draw: behaviour first, then bystanders, then groups."""
+    """Returns the annotated tracks: pedestrians with behaviour, then bystanders, then groups."""
     who, (box, seen, occlusion) = street.people, view(street)
     ray = np.arctan2(street.position[..., 0], street.position[..., 1] - street.ego_z[:, None])
     quarter = np.rint((street.heading - ray) / (np.pi / 2)).astype(int) % 4
@@ -136,12 +137,12 @@ def _facts(street: Street, person: int, frame: np.ndarray) -> dict[str, Any]:
     place, who = street.place, street.people
     crossing = frame[street.behaviour["cross"][frame, person] == 1]
     if crossing.size:
-        # As in JAAD, nobody gets a point who is on the road when the track begins.
+        # As in JAAD, there is no crossing point if the track begins on the road.
         point = int(crossing[0]) if crossing[0] > frame[0] else -1
         verdict, decision = 1, int(street.decided[person])
     else:
         verdict = 0 if who.goal[person] == CROSS else -1
-        # Who might have crossed has a point near the end of the track; the rest have none.
+        # With intent but no crossing, the point is near the end; without intent there is none.
         point = int(frame[-3]) if verdict == 0 else -1
         decision = int(frame[len(frame) // 2])
     return {
@@ -161,12 +162,12 @@ def _facts(street: Street, person: int, frame: np.ndarray) -> dict[str, Any]:
 
 
 def _xml(tag: str, content: str = "", **attributes: Any) -> str:
-    """One element as ElementTree serialises it; nothing here needs escaping."""
+    """Formats an element as ElementTree serialises it; no value here needs escaping."""
     head = "".join([tag, *[f' {name}="{value}"' for name, value in attributes.items()]])
     return f"<{head}>{content}</{tag}>" if content else f"<{head} />"
 
 
-@lru_cache(4096)  # the tags of one track seldom change from box to box
+@lru_cache(4096)  # tags rarely change from one box to the next
 def _attributes(tags: tuple[tuple[str, str], ...]) -> str:
     return "".join(_xml("attribute", value, name=name) for name, value in tags)
 
@@ -210,7 +211,7 @@ def _elements(parts: dict[str, Any]) -> str:
 
 
 def _frames(street: Street) -> tuple[str, str]:
-    """What the traffic file and the vehicle file say of each frame."""
+    """Returns the frame elements of the traffic file and of the vehicle file."""
     place, ahead = street.place, street.place.spot - street.ego_z
     near = (ahead > 2) & (ahead < 60)
     words = [TRAFFIC_LIGHT[i] for i in place.light * near]
@@ -238,14 +239,18 @@ def _frames(street: Street) -> tuple[str, str]:
 
 
 def write_video(root: Path, street: Street) -> str:
-    """Writes the annotation files of one video into the existing folders of `root`.
+    """Writes the annotation files of one video.
+
+    Args:
+        root: Dataset folder with JAAD's subfolders, which must exist.
+        street: Simulated street.
 
     Returns:
         Name of the video.
     """
     place, tracks = street.place, annotate(street)
     video = f"video_{place.index:04d}"
-    # JAAD's appearance files shuffle the ids of bystanders: `old_id` is the one that joins.
+    # JAAD's appearance files have shuffled ids of bystanders; only `old_id` can be joined on.
     bystanders = [track.id for track in tracks if track.label == "ped"]
     shuffled = dict(zip(bystanders, bystanders[1:] + bystanders[:1], strict=True))
     drawn, dressed, facts = "", "", ""
@@ -290,30 +295,30 @@ def write_street(
     frames: tuple[int, int] = (90, 240),
     split: tuple[float, float, float] = (0.6, 0.15, 0.25),
 ) -> Path:
-    """Writes a data set of simulated videos: five kinds of annotation and the split lists.
+    """Writes a dataset of simulated videos: five kinds of annotation files and the split lists.
 
-    Video i depends on the seed, i and `frames`, not on how many are written. The lists are runs of
-    numbers (training first), the same for each of JAAD's subsets.
+    Video i depends on the seed, i and `frames`, not on the number of videos. Splits are consecutive
+    ranges of videos (training first) and the same for all subsets of JAAD.
 
     Args:
-        root: Folder to write into; made if need be.
-        videos: Number of videos, at least one per list.
-        seed: Seed of the whole data set.
-        frames: Least and greatest length of a video.
+        root: Output folder, created if missing.
+        videos: Number of videos, at least one per split.
+        seed: Seed of the dataset.
+        frames: Minimum and maximum length of a video, in frames.
         split: Shares of `train`, `val` and `test`.
 
     Returns:
         `root`.
 
     Raises:
-        DataError: A list would be empty, or there is something at `root` already.
+        DataError: A split would be empty, or `root` contains annotations already.
     """
     ends = np.rint(np.cumsum(split) / sum(split) * videos).astype(int)
     if (np.diff(ends, prepend=0) < 1).any():
         problem = f"{videos} videos leave one of train, val, test empty"
-        raise DataError("--videos", problem, "ask for more videos")
+        raise DataError("--videos", problem, "increase the number of videos")
     if (root / "annotations").exists():
-        raise DataError(root, "holds annotations already", "choose a new folder")
+        raise DataError(root, "contains annotations already", "choose a new folder")
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True)
     names = [write_video(root, simulate(seed, i, frames)) for i in range(1, videos + 1)]

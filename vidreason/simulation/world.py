@@ -1,8 +1,8 @@
-"""A made-up street: people and a car, in metres.
+"""Simulation of a street with pedestrians and vehicles, in metres.
 
-People walk along, stand, or come to the kerb and cross in front of a moving car. They weigh what a
-camera can see (a crosswalk, the light, the car's speed, others setting out), so crossing can be
-forecast from what is seen, though not perfectly.
+Pedestrians walk along the street, stand, or walk to the kerb and cross in front of the moving ego
+vehicle. Their decision depends on what a camera can see (crosswalk, traffic light, speed of the
+vehicle, others who cross), so that crossing can be predicted, though not perfectly.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from vidreason.scenes.scene import LABELS
 
 FPS = 30.0
 WIDTH, HEIGHT, FOCAL = 1920, 1080, 1200.0  # pixels
-EYE, LANE = 1.3, 3.3  # height of the camera, width of a lane, metres
-CAR = (1.8, 1.5, 4.2)  # metres: wide, high, long
-ALONG, STAND, CROSS = range(3)  # what a person is out to do
+EYE, LANE = 1.3, 3.3  # camera height and lane width, metres
+CAR = (1.8, 1.5, 4.2)  # width, height, length, metres
+ALONG, STAND, CROSS = range(3)  # goals of a person
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """The street and its driver. x is metres right of the ego lane's centre, z metres ahead."""
+    """The street and the driver; x is metres to the right of the ego lane's centre, z ahead."""
 
     seed: int
     index: int  # number of the video, from 1
     length: int  # F, frames
     lanes: int
     one_way: bool
-    kerbs: tuple[float, float]  # x of the left and the right kerb
-    spot: float  # z where most people cross; the car starts at z = 0
-    zebra: bool  # a crosswalk is painted there
+    kerbs: tuple[float, float]  # x of the left and the right kerb, metres
+    spot: float  # z where most people cross, metres; the ego vehicle starts at z = 0
+    zebra: bool  # whether there is a crosswalk
     ped_sign: bool
     stop_sign: bool
     intersection: bool
-    light: np.ndarray  # (F,) int8, the car's light, index into `TRAFFIC_LIGHT`
-    yields: bool  # the driver stops for people who wait
-    cruise: float  # speed the driver likes, m/s
+    light: np.ndarray  # (F,) int8, light for the ego vehicle, index into `TRAFFIC_LIGHT`
+    yields: bool  # whether the driver stops for people who wait
+    cruise: float  # desired speed of the driver, m/s
     start: float  # speed in the first frame, m/s
     weather: str
     time_of_day: str
@@ -43,51 +43,66 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class People:
-    """What P people are and want; all arrays begin with P."""
+    """Attributes and goals of P people; the first axis of all arrays is P."""
 
-    party: np.ndarray  # number of the party one walks with
+    party: np.ndarray  # number of the group that walks together
     goal: np.ndarray  # ALONG, STAND or CROSS
-    label: np.ndarray  # JAAD's kind of track: pedestrian (with behaviour), ped, people
-    age: np.ndarray  # child, young, adult, senior
-    gender: np.ndarray  # female, male
+    label: np.ndarray  # JAAD's label: `pedestrian` (with behaviour), `ped`, `people`
+    age: np.ndarray  # `child`, `young`, `adult`, `senior`
+    gender: np.ndarray  # `female`, `male`
     height: np.ndarray  # metres
     pace: np.ndarray  # walking speed, m/s
-    side: np.ndarray  # -1 starts left of the road, 1 right
-    way: np.ndarray  # walks down (-1) or up (1) the z axis
-    origin: np.ndarray  # (P, 2) x and z in the first frame
-    target: np.ndarray  # (P, 2) x and z of the kerb stone to cross from
-    leave: np.ndarray  # time at which walking begins, s
-    facing: np.ndarray  # heading when standing, radians; 0 looks along z, pi / 2 along x
-    patience: np.ndarray  # time gap to the car that is felt to be safe, s
-    outfit: np.ndarray  # (P, 20) int8, clothes and bags by `APPEARANCE[4:]`
+    side: np.ndarray  # of the road at the start: -1 left, 1 right
+    way: np.ndarray  # direction along z: -1 or 1
+    origin: np.ndarray  # (P, 2) x and z in the first frame, metres
+    target: np.ndarray  # (P, 2) x and z of the point on the kerb to cross from, metres
+    leave: np.ndarray  # time when the person starts to walk, s
+    facing: np.ndarray  # heading when standing, radians; 0 is along z, pi / 2 along x
+    patience: np.ndarray  # time gap to the ego vehicle that is considered safe, s
+    outfit: np.ndarray  # (P, 20) int8, clothes and bags as in `APPEARANCE[4:]`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Street:
-    """What happens to P people in F frames."""
+    """Simulated motion of P people and A cars in F frames."""
 
     place: Place
     people: People
-    ego_z: np.ndarray  # (F,) metres
+    ego_z: np.ndarray  # (F,) position of the ego vehicle, metres
     ego_speed: np.ndarray  # (F,) m/s
     ego_acceleration: np.ndarray  # (F,) m/s²
-    cars: np.ndarray  # (F, A, 2) other cars, metres: x, and z of the nearer end
-    aim: np.ndarray  # (F, 2) pixel of the vanishing point; the car nods and sways
+    cars: np.ndarray  # (F, A, 2) x of other cars and z of their near ends, metres
+    aim: np.ndarray  # (F, 2) vanishing point, pixels; it moves, since the vehicle pitches and yaws
     position: np.ndarray  # (F, P, 2) x and z of the feet, metres
     speed: np.ndarray  # (F, P) m/s
-    heading: np.ndarray  # (F, P) radians; 0 looks along z, pi / 2 along x
-    stride: np.ndarray  # (F, P) phase of the gait, radians
-    decided: np.ndarray  # (P,) frame of the decision to cross, -1 for none
-    behaviour: dict[str, np.ndarray]  # (F, P) int8 each, indices into the words of `LABELS`
+    heading: np.ndarray  # (F, P) radians; 0 is along z, pi / 2 along x
+    stride: np.ndarray  # (F, P) gait phase, radians
+    decided: np.ndarray  # (P,) frame of the decision to cross; -1 for none
+    behaviour: dict[str, np.ndarray]  # (F, P) int8 per label, index into the words of `LABELS`
 
     def project(self, x: np.ndarray, y: np.ndarray | float, z: np.ndarray) -> np.ndarray:
-        """Pixels (F, P, 2) of points (F, P), y metres above the ground, in front of the car."""
+        """Projects points of the street to pixels.
+
+        Args:
+            x: (F, P) metres.
+            y: (F, P) or scalar, height above the ground, metres.
+            z: (F, P) metres, in front of the ego vehicle.
+
+        Returns:
+            (F, P, 2) pixels.
+        """
         scale = FOCAL / np.maximum(z - self.ego_z[:, None], 0.1)
         return np.stack([scale * x, scale * (EYE - y)], axis=-1) + self.aim[:, None]
 
 
 def simulate(seed: int, index: int, frames: tuple[int, int] = (90, 240)) -> Street:
-    """Simulates one video; `frames` bounds its length. Depends on nothing but the arguments."""
+    """Simulates one video; the result depends on the arguments only.
+
+    Args:
+        seed: Seed of the dataset.
+        index: Number of the video, from 1.
+        frames: Minimum and maximum length of the video, in frames.
+    """
     rng = np.random.default_rng((seed, index))
     place = _place(rng, seed, index, int(rng.integers(frames[0], frames[1] + 1)))
     return _live(rng, place, _people(rng, place))
@@ -100,7 +115,7 @@ def _place(rng: np.random.Generator, seed: int, index: int, length: int) -> Plac
     lanes = int(rng.choice([1, 2, 3, 4], p=[0.1, 0.55, 0.2, 0.15]))
     one_way = lanes == 1 or chance(0.3)
     right = float(LANE * (0.5 + rng.integers(lanes if one_way else lanes // 2)))
-    held = chance(0.2)  # the car stands at a red light when the video begins
+    held = chance(0.2)  # the ego vehicle stands at a red light in the first frame
     zebra, stop_sign = held or chance(0.55), chance(0.08)
     light = np.zeros(length, np.int8)
     if held or (zebra and chance(0.3)):
@@ -156,8 +171,8 @@ def _people(rng: np.random.Generator, place: Place) -> People:
     pace = np.array([1.25, 1.4, 1.35, 1.1])[age] * rng.uniform(0.85, 1.15, count)
     near, far = rng.normal(0, [[0.45], [1.2]], (2, count))
     kerb = np.where(side < 0, *place.kerbs)
-    # Who means to cross walks to the kerb stone and is there at `arrive`, with the party; if that
-    # is before the first frame, on the road already.
+    # People who intend to cross reach the kerb at `arrive`, together with their group; if that is
+    # before the first frame, they are already on the road.
     target = np.stack([kerb + side * 0.35, spot[party] + near], axis=1)
     path = np.stack([side * aside, far - way * 0.8 * aside], axis=1)
     distance = np.linalg.norm(path, axis=1)
@@ -184,7 +199,7 @@ def _people(rng: np.random.Generator, place: Place) -> People:
 
 
 def drift(rng: np.random.Generator, length: int, shape: tuple[int, ...], width: int) -> np.ndarray:
-    """(length, *shape) noise of unit variance that forgets within `width` frames."""
+    """Returns noise (length, *shape) of unit variance, correlated over `width` frames."""
     total = np.cumsum(rng.standard_normal((length + width, *shape)), axis=0)
     return (total[width:] - total[:-width]) / np.sqrt(width)
 
@@ -216,7 +231,7 @@ def _live(rng: np.random.Generator, place: Place, who: People) -> Street:
         coming = crosser & ~started & (distance < 4)
         shy = coming & ~safe & ~waits
 
-        # To set out is a matter of chance, at odds per second that any observer could tell.
+        # Starting to cross is random, with a rate per second that depends on visible facts only.
         friends = np.isin(who.party, who.party[on_road])
         odds = 1.5 * (2.5 if place.zebra else 1) * (1, 3, 0.1)[place.light[t]]
         odds *= (3 if push < -0.5 or ego_speed < 1 else 1) * (2 if on_road.any() else 1)
@@ -224,7 +239,7 @@ def _live(rng: np.random.Generator, place: Place, who: People) -> Street:
         started, decided = started | go, np.where(go, t, decided)
         across = started & (-who.side * x > far_kerb + 0.8)
 
-        # The driver stops for a red light, people in front and, if so minded, people who wait.
+        # The driver stops for a red light, for people on the road and, if yielding, who wait.
         stop_for = (on_road & (who.side * x > -2.5)) | (coming & place.yields)
         stops = [*z[stop_for], *[place.spot] * int(place.light[t] == 1)]
         gap = min((stop - 6 - ego_z for stop in stops if stop > ego_z + 3), default=np.inf)
@@ -287,11 +302,18 @@ def _live(rng: np.random.Generator, place: Place, who: People) -> Street:
 
 
 def _traffic(rng: np.random.Generator, place: Place, position: np.ndarray) -> np.ndarray:
-    """Other cars, (F, A, 2) metres: x and z of the end that is nearer to the camera.
+    """Simulates parked cars and cars in the lanes to the left of the ego vehicle.
 
-    Parked ones stand off the road; those in the lanes left of the camera come toward it, or drive
-    the same way where the street is one-way. They stop for people on the road, who are at
-    `position` (F, P, 2).
+    The latter are oncoming, or drive in the same direction if the street is one-way. They stop for
+    people on the road.
+
+    Args:
+        rng: Source of randomness.
+        place: Street.
+        position: (F, P, 2) x and z of the people, metres.
+
+    Returns:
+        (F, A, 2) x of the cars and z of the end nearer to the camera, metres.
     """
     left, right = place.kerbs
     lanes = np.arange(left + LANE / 2, -LANE / 2, LANE)
@@ -305,7 +327,7 @@ def _traffic(rng: np.random.Generator, place: Place, position: np.ndarray) -> np
         now = track[-1]
         x, z = position[t].T
         on_road = (x > left - 0.5) & (x < right + 0.5)
-        # The gap ahead of the bumper that leads, to whoever is on the road there.
+        # Gap between the leading bumper and the nearest person on the road ahead.
         bumper = now[:, 1] + (way > 0) * CAR[2]
         gap = np.where(on_road, way[:, None] * (z - bumper[:, None]) - 3, np.inf)
         gap = np.where(gap > -3, gap, np.inf).min(1, initial=np.inf)
