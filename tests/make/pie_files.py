@@ -1,4 +1,4 @@
-"""Writes a synthetic dataset in the format of PIE: who approaches the road, crosses it."""
+"""Writes a synthetic dataset in the format of PIE: pedestrians who approach the road cross it."""
 
 from xml.sax.saxutils import quoteattr
 
@@ -37,7 +37,7 @@ def document(tracks, length=LENGTH):
 
 
 def pedestrian(rng, name, crosses, length=LENGTH):
-    """Returns frames, boxes, tags and attributes of a pedestrian, who crosses or walks along."""
+    """Returns frames, boxes, tags and attributes of a pedestrian, who crosses or stays away."""
     first = int(rng.integers(0, 40))
     frames = np.arange(first, int(rng.integers(length - 60, length)))
     point = int(frames[0] + 250 + rng.integers(0, 40))

@@ -67,7 +67,7 @@ def test_counts_match_the_scenes(tiny_root, clean):
 
 
 def test_a_clean_copy_has_only_known_properties_of_jaad(clean):
-    # Bystanders have scrambled ids; who is on the road from the start has no crossing point.
+    # Bystanders have scrambled ids; pedestrians first seen on the road have no crossing point.
     assert {f.kind for f in clean.findings} == {"appearance id", "no crossing point"}
 
 

@@ -124,7 +124,13 @@ BAD = {
     "huge size": ("", "<size>124<", f"<size>{10**12}<", "", "positive integers"),
     "fact": ("attributes", '(?<=age=")[a-z]*', "old", "pedestrian 0_2_1b", "age='old' is not"),
     "fact missing": ("attributes", 'gender="[a-z/]*"', "", "pedestrian 0_2_1b", "'.missing"),
-    "fact no number": ("attributes", '(?<=point=")[-0-9]*', "x", "pedestrian 0_2_1b", "'x' is not"),
+    "fact not a number": (
+        "attributes",
+        '(?<=point=")[-0-9]*',
+        "x",
+        "pedestrian 0_2_1b",
+        "'x' is not",
+    ),
     "fact too large": ("attributes", '(?<=point=")[-0-9]*', "9" * 12, "pedestrian .*", "999' is"),
     "no facts": (
         "attributes",

@@ -141,7 +141,7 @@ def test_crossing_points_without_a_box_move_to_the_preceding_box(copy, written):
     k = scene.track_ids.index("1_1_1")
     assert scene.facts["crossing_point"][k] == frames[-1]
     assert len(make_windows([scene], "benchmark"))
-    # Before the first box there is none, so that it moves to the first.
+    # A point before the first box moves to the first box.
     edit(copy, "annotations_attributes", f'crossing_point="{frames[-1] + 9}"', 'crossing_point="0"')
     with pytest.warns(UserWarning, match="1 crossing points"):
         assert read_video(copy, ONE).facts["crossing_point"][k] == frames[0] > 0
