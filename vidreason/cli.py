@@ -77,14 +77,19 @@ class _Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def check(self, words: Sequence[str]) -> None:
+        """Exits if there is no such option; argparse would name missing ones first."""
+        for word in (word.partition("=")[0] for word in words):
+            if word.startswith("--") and word not in self._option_string_actions:
+                near = nearest(word, self._option_string_actions)
+                fix = f"did you mean {near}?" if near else f"see `{self.prog} --help`"
+                refuse(word, f"no such option of `{self.prog}`", fix)
+
     def error(self, message: str) -> NoReturn:
         """Exits with one line, like every other error; argparse would print the usage before it."""
         fix = f"see `{self.prog} --help`"
         if found := re.match(r"unrecognized arguments: (\S+)", message):
-            word = found[1].partition("=")[0]
-            if near := nearest(word, self._option_string_actions):
-                fix = f"did you mean {near}?"
-            refuse(word, f"no such option of `{self.prog}`", fix)
+            refuse(found[1], f"not an option of `{self.prog}`", fix)
         if found := re.match(r"the following arguments are required: (.+)", message):
             refuse(found[1], "missing", fix)
         if found := re.match(
@@ -148,8 +153,9 @@ def parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     module = importlib.import_module(f"vidreason.commands.{name}")
     parser = _Parser(command)
     module.add_arguments(parser)
-    # `--video` is an option itself.
-    return module, parser.parse_args(argv[1 + command.startswith("data ") :])
+    words = argv[1 + command.startswith("data ") :]  # with `--video`, which is an option itself
+    parser.check(words)
+    return module, parser.parse_args(words)
 
 
 def _run(argv: Sequence[str]) -> int:
