@@ -103,13 +103,13 @@ def prepare_video(job: Job, wait: bool = True) -> str:
         segment = _segmenter(job.make)
         frames = video.frames(job.every)
         with write_atomic(out) as path, Writer(path, facts, segment.features) as writer:
-            for seen in follow(frames, segment, video.fps / job.every):
-                writer.add(seen.number, seen.found, seen.track, seen.mask, seen.look)
+            for seen in track_instances(frames, segment, video.fps / job.every):
+                writer.add(seen.number, seen.found, seen.track, seen.mask, seen.appearance)
                 _advance()
     return "prepared"
 
 
-class Seen(NamedTuple):
+class Tracked(NamedTuple):
     """A frame with its N tracked instances.
 
     Attributes:
@@ -118,7 +118,7 @@ class Seen(NamedTuple):
         found: Output of the segmenter.
         track: (N,) int32 track numbers.
         mask: N masks.
-        look: (N, C) float32 appearance features.
+        appearance: (N, C) float32 appearance features.
     """
 
     number: int
@@ -126,12 +126,12 @@ class Seen(NamedTuple):
     found: Instances
     track: np.ndarray
     mask: masks.Masks
-    look: np.ndarray
+    appearance: np.ndarray
 
 
-def follow(
+def track_instances(
     frames: Iterable[tuple[int, np.ndarray]], segment: Segment, fps: float
-) -> Iterator[Seen]:
+) -> Iterator[Tracked]:
     """Segments frames and tracks their instances, online.
 
     Args:
@@ -146,9 +146,9 @@ def follow(
     for number, frame in frames:
         found = segment(frame, number)
         mask = masks.encode(found.image, len(found.kind))
-        look = masks.pool(found.features, found.image, len(found.kind))
-        track = tracker(found.image, found.kind, masks.boxes(mask), look)
-        yield Seen(number, frame, found, track, mask, look)
+        appearance = masks.pool(found.features, found.image, len(found.kind))
+        track = tracker(found.image, found.kind, masks.boxes(mask), appearance)
+        yield Tracked(number, frame, found, track, mask, appearance)
 
 
 @cache

@@ -14,7 +14,7 @@ from vidreason.core.files import progress, sweep
 from vidreason.intent.data import IntentData
 from vidreason.intent.task import IntentTask
 from vidreason.perception import masks
-from vidreason.perception.prepare import DEFAULT, follow
+from vidreason.perception.prepare import DEFAULT, track_instances
 from vidreason.perception.store import Prepared
 from vidreason.perception.video import Video, video_writer
 from vidreason.results.forecasts import horizon_words, write_forecasts
@@ -102,10 +102,10 @@ def predict_video(
 def segmented_frames(
     frames: Iterable[tuple[int, np.ndarray]], segment: Any, fps: float
 ) -> Iterator[TrackedFrame]:
-    """Yields frames with their instances as they come; for the arguments see `follow`."""
-    for seen in follow(frames, segment, fps):
-        box = masks.boxes(seen.mask)
-        yield TrackedFrame(seen.number, seen.frame, seen.track, seen.found.kind, box, seen.look)
+    """Yields frames with their instances as they come; for the arguments see `track_instances`."""
+    for seen in track_instances(frames, segment, fps):
+        kind, box = seen.found.kind, masks.boxes(seen.mask)
+        yield TrackedFrame(seen.number, seen.frame, seen.track, kind, box, seen.appearance)
 
 
 def frames_of_store(video: Video, prepared: Prepared) -> Iterator[TrackedFrame]:

@@ -275,8 +275,8 @@ def write_truth(path: Path, video: str, film: Film) -> None:
             found = truth.instances(picture, numbers)
             mask = masks.encode(found.image, len(found.kind))
             track = np.array([numbers[found.image == n + 1][0] for n in range(len(found.kind))])
-            look = masks.pool(found.features, found.image, len(found.kind))
-            writer.add(t, found, track.astype(np.int32) - 1, mask, look)
+            appearance = masks.pool(found.features, found.image, len(found.kind))
+            writer.add(t, found, track.astype(np.int32) - 1, mask, appearance)
 
 
 def write_film(path: Path, film: Film) -> None:
