@@ -1,8 +1,10 @@
+"""Baselines and oracle rules, against loops over windows and against published values."""
+
 import numpy as np
 import pytest
 from make import scenes as made
 
-from vidreason.intent.baselines import box_trees, majority, oracles, summaries
+from vidreason.intent.baselines import box_trees, majority, oracles, persistence, summaries
 from vidreason.intent.datasets import split_videos
 from vidreason.intent.metrics import measure
 from vidreason.intent.windows import make_windows
@@ -18,7 +20,7 @@ def split(seed, protocol="benchmark", subset="all", horizon=6, count=12):
 
 
 def slow_summary(scene, windows, w, features):
-    """Columns of one window, straight from the scene."""
+    """Returns the summary of one window, computed from the scene."""
     rows = np.arange(windows.row[w], windows.row[w] + windows.observed)
     size = np.array([scene.width, scene.height] * 2)
     box = scene.box[rows].astype(float) / size
@@ -85,9 +87,9 @@ def test_summaries_equal_a_loop_over_windows(protocol, features):
     np.testing.assert_allclose(fast, slow, rtol=2e-4, atol=2e-6)
 
 
-def test_summaries_see_no_label():
+def test_summaries_do_not_depend_on_labels_and_facts():
     scenes, windows = split(4)
-    blind = [
+    unlabelled = [
         made.changed(
             s,
             labels={name: np.zeros_like(column) for name, column in s.labels.items()},
@@ -96,15 +98,15 @@ def test_summaries_see_no_label():
         for s in scenes
     ]
     np.testing.assert_array_equal(
-        summaries((scenes, windows), EVERY), summaries((blind, windows), EVERY)
+        summaries((scenes, windows), EVERY), summaries((unlabelled, windows), EVERY)
     )
 
 
 @pytest.mark.parametrize("protocol", ["benchmark", "stip"])
 def test_oracles_equal_a_loop_over_windows(protocol):
     scenes, windows = split(5, protocol)
-    answers = oracles((scenes, windows))
-    assert all(answer.shape == (len(windows), windows.horizon) for answer in answers.values())
+    rules = oracles((scenes, windows))
+    assert all(rule.shape == (len(windows), windows.horizon) for rule in rules.values())
     for w, (s, k) in enumerate(zip(windows.scene, windows.track, strict=True)):
         last = windows.row[w] + windows.observed - 1
         assert scenes[s].frame[last] == windows.last_frame[w]
@@ -114,15 +116,15 @@ def test_oracles_equal_a_loop_over_windows(protocol):
             "moves laterally": scenes[s].facts["motion_direction"][k] == 1,
             "walks": scenes[s].labels["action"][last] == 1,
         }
-        for name, answer in answers.items():
-            assert (answer[w] == expected[name]).all(), name
+        for name, rule in rules.items():
+            assert (rule[w] == expected[name]).all(), name
 
 
-def test_majority_is_the_share_among_training_windows():
+def test_majority_is_the_fraction_of_positives_among_training_windows():
     _, train = split(6, "stip")
     _, windows = split(7, "stip")
     label = train.label.copy()
-    label[:, train.observed] = -1  # nobody is asked at the first horizon
+    label[:, train.observed] = -1  # no labels at the first horizon
     label[:3, train.observed + 1] = -1
     train.label[:] = label
     share = majority(train, windows)
@@ -131,43 +133,42 @@ def test_majority_is_the_share_among_training_windows():
     assert share[0, 1] == pytest.approx((label[3:, train.observed + 1] == 1).mean())
 
 
-def test_trees_learn_what_the_boxes_show():
-    train, test = split(8, count=40), split(9, count=40)
-    for _, windows in (train, test):
-        x = summaries((train if windows is train[1] else test)[0:1] + (windows,), ("box",))
-        # The answer is where the pedestrian is: a column of the summaries.
-        windows.label[:, -1] = x[:, 15 * 4] > 0.5
-    (answer,) = box_trees(train, [test], ["box"])
-    assert answer.shape == (len(test[1]), 1)
-    assert measure(answer[:, 0], test[1].label[:, -1])["roc_auc"] > 0.95
+def test_trees_learn_from_boxes_and_are_deterministic():
+    train, test = split(8), split(9)
+    for part in (train, test):
+        # The label is the position of the pedestrian, a column of the summaries.
+        part[1].label[:, -1] = summaries(part, ("box",))[:, 15 * 4] > 0.5
+    (probability,) = box_trees(train, [test], ["box"])
+    assert probability.shape == (len(test[1]), 1)
+    assert measure(probability[:, 0], test[1].label[:, -1])["roc_auc"] > 0.95
     (again,) = box_trees(train, [test], ["box"])
-    np.testing.assert_array_equal(answer, again)
+    np.testing.assert_array_equal(probability, again)
 
 
 def test_trees_interpolate_between_fitted_horizons():
-    train, test = split(10, "stip", count=40), split(11, "stip", count=4)
+    train, test = split(10, "stip", count=8), split(11, "stip", count=4)
     first, last = train[1].observed, train[1].observed + 5
     train[1].label[:, first:] = 0
-    train[1].label[:, last] = 1  # one class everywhere: probability 0 up to the last but one
-    (answer,) = box_trees(train, [test], ["box"])
-    # Fitted at 1, 2, 4 and 6 frames ahead; the fifth lies half way between 0 and 1.
-    np.testing.assert_allclose(answer, np.tile([0, 0, 0, 0, 0.5, 1], (len(test[1]), 1)))
+    train[1].label[:, last] = 1  # a single class per horizon: its probability is 0 or 1
+    (probability,) = box_trees(train, [test], ["box"])
+    # Fitted at 1, 2, 4 and 6 frames ahead; the fifth is half way between 0 and 1.
+    np.testing.assert_allclose(probability, np.tile([0, 0, 0, 0, 0.5, 1], (len(test[1]), 1)))
 
 
-def test_trees_do_not_learn_from_windows_without_answer():
-    train, test = split(12, count=40), split(13, count=4)
+def test_trees_do_not_use_windows_without_label():
+    train, test = split(12, count=8), split(13, count=4)
     label = train[1].label[:, -1]
     label[: len(label) // 2] = -1
     label[len(label) // 2 :] = 1
-    (answer,) = box_trees(train, [test], ["box"])
-    assert (answer == 1).all()
+    (probability,) = box_trees(train, [test], ["box"])
+    assert (probability == 1).all()
 
 
-def test_no_windows_give_no_forecasts():
-    train = split(14)
+def test_no_windows_give_no_predictions():
+    train = split(14, count=4)
     empty = train[0], train[1].take(np.zeros(len(train[1]), bool))
-    (answer,) = box_trees(train, [empty], EVERY)
-    assert answer.shape == (0, 1) and majority(train[1], empty[1]).shape == (0, 1)
+    (probability,) = box_trees(train, [empty], EVERY)
+    assert probability.shape == (0, 1) and majority(train[1], empty[1]).shape == (0, 1)
 
 
 def published(real_root, scenes, protocol, subset, name, horizon=30):
@@ -185,28 +186,29 @@ def published(real_root, scenes, protocol, subset, name, horizon=30):
             {"persistence": 0.654, "moves laterally": 0.924, "walks": 0.622},
             {"accuracy@0.5": 0.725, "roc_auc": 0.782, "f1@0.5": 0.805},
         ),
-        (
+        pytest.param(
             "all",
             {"persistence": 0.903, "moves laterally": 0.979, "behaviour tags": 0.895},
             {"accuracy@0.5": 0.864, "roc_auc": 0.944, "f1@0.5": 0.692},
+            marks=pytest.mark.slow,
         ),
     ],
 )
-def test_jaad_benchmark(real_root, real, subset, rules, trees):
+def test_scores_on_the_jaad_benchmark(real_root, real, subset, rules, trees):
     train, test = (
         published(real_root, real, "benchmark", subset, name) for name in ("train", "test")
     )
     label = test[1].label[:, -1]
-    answers = oracles(test)
+    found = oracles(test)
     for name, accuracy in rules.items():
-        assert (answers[name][:, 0] == label).mean() == pytest.approx(accuracy, abs=5e-4), name
-    (answer,) = box_trees(train, [test], ["box", "ego", "traffic", "orientation"])
-    values = measure(answer[:, 0], label)
+        assert (found[name][:, 0] == label).mean() == pytest.approx(accuracy, abs=5e-4), name
+    (probability,) = box_trees(train, [test], ["box", "ego", "traffic", "orientation"])
+    values = measure(probability[:, 0], label)
     assert {name: values[name] for name in trees} == pytest.approx(trees, abs=0.01)
 
 
 @pytest.mark.parametrize(("horizon", "accuracy"), [(30, 0.930), (60, 0.847), (90, 0.753)])
-def test_jaad_persistence_of_the_stip_protocol(real_root, real, horizon, accuracy):
+def test_accuracy_of_persistence_on_jaad_with_the_stip_protocol(real_root, real, horizon, accuracy):
     test = published(real_root, real, "stip", "beh", "test", horizon)
-    right = oracles(test)["persistence"] == test[1].label[:, test[1].observed :]
-    assert right.mean() == pytest.approx(accuracy, abs=1e-3)
+    correct = persistence(test) == test[1].label[:, test[1].observed :]
+    assert correct.mean() == pytest.approx(accuracy, abs=1e-3)

@@ -1,4 +1,4 @@
-"""The place ahead as a track: its answer, its windows, its graph, its baselines."""
+"""The place ahead as a track: its label, windows, graphs and baselines."""
 
 import numpy as np
 import pytest
@@ -14,32 +14,31 @@ from vidreason.intent.windows import make_windows
 
 
 def at(x, y):
-    """A box of 40 x 90 px whose feet are at (x, y)."""
+    """Returns a box of 40 x 90 pixels whose bottom center is at (x, y)."""
     return np.array([[x - 20, y - 90, x + 20, y]], np.float32)
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "answer"),
+    ("x", "y", "expected"),
     [
-        (960, 1080, True),  # before the bonnet
+        (960, 1080, True),  # in front of the bonnet
         (960, 881, True),
-        (960, 879, False),  # too far
-        (90, 1080, True),  # 90 / 4 - 20 = 2.5 px up are allowed
+        (960, 879, False),  # too far ahead
+        (90, 1080, True),  # the side is at 90 / 4 - 20 = 2.5 pixels
         (90, 1077, False),
         (79, 1080, False),
         (1830, 1080, True),
         (1830, 1077, False),
-        (500, 976, True),  # up to 105 px at the slope
+        (500, 976, True),  # the side is at 105 pixels
         (500, 974, False),
     ],
 )
-def test_the_lane_ahead_is_a_trapezoid(x, y, answer):
-    assert inside(at(x, y), 1920, 1080).tolist() == [answer]
-    # The same in an image of another size.
-    assert inside(at(x, y) * 2 / 3, 1280, 720).tolist() == [answer]
+def test_the_lane_ahead_is_a_trapezoid_that_scales_with_the_image(x, y, expected):
+    assert inside(at(x, y), 1920, 1080).tolist() == [expected]
+    assert inside(at(x, y) * 2 / 3, 1280, 720).tolist() == [expected]
 
 
-def test_both_sides_are_alike():
+def test_the_trapezoid_is_symmetric():
     rng = np.random.default_rng(0)
     box = made.walk(rng, np.arange(2000), 1920, 1080) + rng.uniform(-800, 800, (2000, 1))
     mirrored = np.stack([1920 - box[:, 2], box[:, 1], 1920 - box[:, 0], box[:, 3]], 1)
@@ -49,14 +48,14 @@ def test_both_sides_are_alike():
 
 
 def lower(scene):
-    """The scene with everybody's feet near the lower edge, so that some are in the place."""
+    """Returns the scene with all boxes moved to the lower edge, so that some are in the place."""
     box = scene.box.copy()
     box[:, 1::2] += (scene.height - 60 - box[:, 3].mean()) if len(box) else 0
     return made.changed(scene, box=box)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_place_is_taken_when_a_person_is_in_it(seed):
+def test_the_place_is_occupied_when_a_person_is_in_it(seed):
     scene = lower(made.scene(seed, tracks=5))
     found = with_place(scene)
     assert found.track_ids == (*scene.track_ids, PLACE)
@@ -71,7 +70,7 @@ def test_the_place_is_taken_when_a_person_is_in_it(seed):
     assert 0 < sum(expected) < scene.length
     assert found.labels["cross"][rows].tolist() == expected
     assert (found.box[rows] == found.box[rows][0]).all()
-    # What was there before is as it was.
+    # The other columns are unchanged.
     for column in ("frame", "box", "kind"):
         before = getattr(scene, column)
         np.testing.assert_array_equal(getattr(found, column)[: len(before)], before)
@@ -81,14 +80,14 @@ def test_the_place_is_taken_when_a_person_is_in_it(seed):
             assert getattr(found, table)[name].dtype == column.dtype
 
 
-def test_a_group_alone_does_not_take_the_place():
+def test_groups_do_not_occupy_the_place():
     scene = lower(made.scene(1, tracks=4))
     groups = made.changed(scene, kind=np.ones(4, np.int8))
     assert with_place(scene).labels["cross"][len(scene.frame) :].any()
     assert not with_place(groups).labels["cross"][len(scene.frame) :].any()
 
 
-def test_windows_of_places_are_one_track_of_every_video():
+def test_windows_of_places_are_cut_from_one_track_per_video():
     scenes = [with_place(lower(scene)) for scene in made.scenes(3)]
     windows = make_windows(scenes, "stip", "place", 20)
     expected = [range(0, scene.length - 50 + 1, 5) for scene in scenes]
@@ -98,27 +97,29 @@ def test_windows_of_places_are_one_track_of_every_video():
     }
     cross = scenes[0].labels["cross"][-scenes[0].length :]
     np.testing.assert_array_equal(windows.label[1], cross[5:55])
-    # Whoever walks by is asked about as before.
+    # The windows of pedestrians are unchanged.
     plain = make_windows(made.scenes(3), "stip", "beh", 20)
     assert len(make_windows(scenes, "stip", "beh", 20)) == len(plain)
 
 
-def test_the_benchmark_asks_nothing_about_places():
-    with pytest.raises(DataError, match="^subset: 'place' with 'benchmark'; take the protocol"):
+def test_the_benchmark_has_no_windows_of_places():
+    with pytest.raises(
+        DataError, match="^subset: 'place' with 'benchmark'; use the protocol 'stip'"
+    ):
         make_windows([with_place(made.scene(0))], "benchmark", "place")
 
 
-def test_everybody_is_a_neighbour_of_the_place_and_mirrors_with_the_image():
+def test_persons_are_neighbours_of_the_place_which_is_its_own_mirror_image():
     scenes = [with_place(lower(made.scene(5, tracks=4)))]
     windows = make_windows(scenes, "stip", "place", 10)
     builder = GraphBuilder(scenes, windows, ["box", "neighbours"])
     index = np.arange(len(windows))
     graph, swapped = builder(index), builder(index, np.ones(len(windows), bool))
-    people = [name for name in scenes[0].track_ids if name != PLACE]
+    persons = [name for name in scenes[0].track_ids if name != PLACE]
     seen = np.zeros(len(windows), int)
     for w in index:
         frames = set(range(windows.first_frame[w], windows.last_frame[w] + 1))
-        for _, rows in list(scenes[0].rows())[: len(people)]:
+        for _, rows in list(scenes[0].rows())[: len(persons)]:
             seen[w] += bool(frames & set(scenes[0].frame[rows].tolist()))
     assert (np.bincount(graph["person"].batch) - 1).tolist() == seen.tolist()
     place = graph["person"].ptr[:-1]
@@ -126,7 +127,7 @@ def test_everybody_is_a_neighbour_of_the_place_and_mirrors_with_the_image():
     assert graph["person"].valid[place].all()
 
 
-def test_baselines_of_places_count_who_is_there():
+def test_baselines_of_places_count_persons():
     scenes = [with_place(lower(scene)) for scene in made.scenes(7)]
     windows = make_windows(scenes, "stip", "place", 12)
     found, again = counts((scenes, windows)), persistence((scenes, windows))
@@ -149,12 +150,12 @@ def test_baselines_of_places_count_who_is_there():
 
 
 @pytest.mark.parametrize(
-    ("horizon", "windows", "right"), [(30, 3_000, 0.920), (60, 2_424, 0.869), (90, 1_868, 0.829)]
+    ("horizon", "windows", "accuracy"), [(30, 3_000, 0.920), (60, 2_424, 0.869), (90, 1_868, 0.829)]
 )
-def test_real_places(real, horizon, windows, right):
+def test_places_of_real_jaad_videos(real, horizon, windows, accuracy):
     names = set(split_videos("stip", {}, [scene.id for scene in real], "test"))
     scenes = [with_place(scene) for scene in real if scene.id in names]
     found = make_windows(scenes, "stip", "place", horizon)
     assert len(found) == windows
     now, coming = found.label[:, 29:30], found.label[:, 30:]
-    assert (now == coming).mean() == pytest.approx(right, abs=1e-3)
+    assert (now == coming).mean() == pytest.approx(accuracy, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Benchmark windows of the real annotations; skipped where the data are not available."""
+"""Windows of the real annotations; skipped where the data are not available."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from vidreason.intent.datasets import read_split, split_windows
+from vidreason.scenes.jaad import read_splits
+
+
+def count_crossing(windows):
+    return int((windows.label[:, -1] == 1).sum())
 
 
 def counts(dataset: str, root: Path) -> dict[str, tuple[list[int], list[int]]]:
@@ -14,7 +19,7 @@ def counts(dataset: str, root: Path) -> dict[str, tuple[list[int], list[int]]]:
     found = {}
     for subset in ("all", "beh"):
         windows = [split_windows(dataset, some, "benchmark", subset) for some in scenes]
-        found[subset] = [len(w) for w in windows], [int(w.label[:, -1].sum()) for w in windows]
+        found[subset] = [len(w) for w in windows], [count_crossing(w) for w in windows]
     return found
 
 
@@ -34,3 +39,13 @@ def test_nine_pie_videos_have_588_windows():
     found = counts("pie", root)
     assert found["all"] == found["beh"] == ([246, 162, 180], [18, 18, 24])
     assert sum(found["all"][0]) == 588
+
+
+@pytest.mark.parametrize(("subset", "count"), [("beh", 1_265), ("all", 6_116)])
+def test_clean_benchmark_windows_of_jaad(real_root, real, subset, count):
+    names = set(read_splits(real_root)["test"])
+    scenes = [scene for scene in real if scene.id in names]
+    windows = split_windows("jaad", scenes, "benchmark-clean", subset)
+    assert len(windows) == count and count_crossing(windows) == 561
+    positive = windows.label[:, -1] == 1
+    assert len(set(zip(windows.scene[positive], windows.track[positive], strict=True))) == 51

@@ -1,3 +1,5 @@
+"""`IntentTask`: loss, out-of-fold predictions, threshold and averaged weights."""
+
 import copy
 
 import numpy as np
@@ -14,7 +16,7 @@ from vidreason.intent.task import IntentTask
 
 
 class Fixed(nn.Module):
-    """Gives logits that were chosen beforehand."""
+    """Network that returns fixed logits."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ def trainer(folder, epochs: int = 1) -> pl.Trainer:
 NAN = float("nan")
 
 
-def test_loss_is_the_mean_over_what_is_labelled_and_not_held_out():
+def test_loss_is_the_mean_over_labelled_windows_that_are_not_held_out():
     # Two members, three windows, T = 2 observed, K = 1 predicted, A = 1 tag.
     data = graph(
         y=[[1.0, NAN, 1.0], [0.0, 1.0, 0.0], [NAN, NAN, 0.0]],
@@ -62,13 +64,13 @@ def test_loss_is_the_mean_over_what_is_labelled_and_not_held_out():
     model.prevalence.fill_(0.2)
 
     total = 0.0
-    answer = torch.cat([data.y, data.tags], 1)
+    labels = torch.cat([data.y, data.tags], 1)
     for member in range(2):
         for columns, weight in (((2,), 1.0), ((0, 1), 0.3), ((3,), 0.7)):
             losses = []
             for window in range(3):
                 for column in columns:
-                    label, held_out = answer[window, column].item(), data.fold[window] == member
+                    label, held_out = labels[window, column].item(), data.fold[window] == member
                     if label == label and not held_out:
                         p = logits[member, window, column].sigmoid().item()
                         loss = -np.log(p if label else 1 - p)
@@ -78,7 +80,7 @@ def test_loss_is_the_mean_over_what_is_labelled_and_not_held_out():
     assert model.loss(logits, data).item() == pytest.approx(total, rel=1e-5)
 
 
-def test_what_is_not_asked_cannot_disturb():
+def test_logits_without_label_do_not_affect_loss_and_gradient():
     data = graph(y=[[NAN, 1.0], [0.0, 0.0]], tags=[[], []], fold=[-1, -1])
     logits = torch.tensor([[[0.5, 1.0], [2.0, -1.0]]], requires_grad=True)
     expected = task(logits.detach()).loss(logits, data)
@@ -91,7 +93,7 @@ def test_what_is_not_asked_cannot_disturb():
     assert broken.grad.isfinite().all() and broken.grad[0, 0, 0] == 0
 
 
-def test_balance_makes_one_half_the_best_constant():
+def test_with_balanced_classes_one_half_is_the_best_constant_prediction():
     label = torch.tensor([1.0] * 3 + [0.0] * 7)
     data = graph(y=label[:, None].tolist(), tags=[[]] * 10, fold=[-1] * 10)
     logits = torch.zeros(1, 10, 1, requires_grad=True)
@@ -101,7 +103,7 @@ def test_balance_makes_one_half_the_best_constant():
     assert logits.grad.sum().item() == pytest.approx(0, abs=1e-7)
 
 
-def test_a_held_out_window_is_judged_by_its_member_alone():
+def test_held_out_windows_are_predicted_by_the_member_that_holds_them_out():
     logits = torch.tensor([[[0.0], [0.0], [0.0]], [[4.0], [4.0], [4.0]]])
     data = graph(y=[[NAN], [NAN], [NAN]], tags=[[]] * 3, fold=[0, 1, -1])
     found = task(logits).predict_step(data)
@@ -111,18 +113,18 @@ def test_a_held_out_window_is_judged_by_its_member_alone():
     assert found["probability"].dtype == torch.float32
 
 
-def test_a_forecast_that_is_not_finite_stops_with_its_window():
+def test_nan_logits_are_refused_with_their_window():
     logits = torch.tensor([[[0.0], [torch.nan]]])
     data = graph(y=[[1.0], [1.0]], tags=[[]] * 2, fold=[-1, -1])
     for step in (lambda: task(logits).predict_step(data), lambda: task(logits).test_step(data)):
-        with pytest.raises(DataError, match="window 11: the network gives NaN"):
+        with pytest.raises(DataError, match="window 11: the network returned NaN"):
             step()
 
 
 @pytest.mark.parametrize(
     ("protocol", "horizon", "metric"), [("benchmark", 1, f1), ("stip", 2, accuracy)]
 )
-def test_threshold_is_the_best_of_validation_and_goes_into_the_weights(
+def test_the_best_threshold_of_the_validation_split_is_stored_and_used_in_testing(
     protocol, horizon, metric, tmp_path
 ):
     pl.seed_everything(1, verbose=False)
@@ -144,17 +146,17 @@ def test_threshold_is_the_best_of_validation_and_goes_into_the_weights(
     assert run.callback_metrics[name].item() == pytest.approx(best)
     assert model.monitor == {"benchmark": "val/auc", "stip": "val/acc"}[protocol]
 
-    model.threshold.fill_(2.0)  # testing takes the threshold as it is: nobody crosses
+    model.threshold.fill_(2.0)  # testing uses it as it is: no positives
     assert run.test(model, data, verbose=False)[0]["test/f1"] == 0
     assert float(model.threshold) == 2
 
 
-def test_average_follows_the_weights(tmp_path):
+def test_averaged_weights_are_an_exponential_moving_average(tmp_path):
     seen, steps = [], []
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            # Callbacks come before the task's own hook, which moves the average.
+            # Callbacks run before the task's own hook, which updates the average.
             seen.append(copy.deepcopy(pl_module.net.first.weight.detach()))
             steps.append(copy.deepcopy(pl_module.averaged.module.first.weight))
 
@@ -170,7 +172,7 @@ def test_average_follows_the_weights(tmp_path):
     assert torch.allclose(model.averaged.module.first.weight, average, atol=1e-6)
 
 
-def test_training_finds_what_can_be_seen(tmp_path):
+def test_training_learns_a_visible_label(tmp_path):
     pl.seed_everything(0, verbose=False)
     model, run = IntentTask(TinyNet([], 16, 1), lr=3e-2), trainer(tmp_path, epochs=5)
     run.fit(model, TinyData([]))
@@ -178,13 +180,13 @@ def test_training_finds_what_can_be_seen(tmp_path):
     assert run.callback_metrics["train/loss"] < np.log(2)
 
 
-def test_labels_of_one_class_and_bad_options_are_refused(tmp_path):
+def test_labels_of_one_class_and_options_out_of_range_are_refused(tmp_path):
     data = TinyData([])
     data.windows["train"].label[:, -1] = 0
     with pytest.raises(DataError, match="0% of the training labels are crossings"):
         trainer(tmp_path).fit(IntentTask(TinyNet([], 16, 1)), data)
     for option in ({"lr": 0.0}, {"lr": NAN}, {"weight_decay": -1.0}, {"average": 1.0}):
-        with pytest.raises(DataError, match=f"model.{next(iter(option))}: .* is not within"):
+        with pytest.raises(DataError, match=f"model.{next(iter(option))}: must be between"):
             IntentTask(TinyNet([], 16, 1), **option)
     with pytest.raises(DataError, match="data.folds: 3 for a network of 1 members"):
         IntentTask(TinyNet([], 16, 1), folds=3)

@@ -361,8 +361,8 @@ def _odometry(scene: Scene, name: str) -> np.ndarray:
 
 def _image(scene: Scene) -> np.ndarray:
     if scene.image is None:
-        problem, mend = "has no image features", "prepare its video with `vidreason prepare`"
-        raise DataError(scene.id, problem, mend)
+        problem, fix = "has no image features", "prepare its video with `vidreason prepare`"
+        raise DataError(scene.id, problem, fix)
     return scene.image
 
 
