@@ -136,11 +136,11 @@ def test_files_take_the_place_of_simulation(tmp_path):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"balls": 0}, "data.balls: 0 is not within 1 and 64"),
-        ({"frames": 5}, "data.frames: 5 is not within 6"),
-        ({"look": "flat"}, "data.look: 'flat' is none of disc, smooth, soft"),
+        ({"balls": 0}, "data.balls: must be between 1 and 64, got 0"),
+        ({"frames": 5}, "data.frames: must be between 6 and 1000000, got 5"),
+        ({"look": "flat"}, "data.look: must be one of disc, smooth, soft, got 'flat'"),
         ({"train_file": "/no/file.npz"}, "data.train_file: /no/file.npz does not exist"),
-        ({"size": 8}, "data.size: 8 is not within 16 and 1024"),
+        ({"size": 8}, "data.size: must be between 16 and 1024, got 8"),
     ],
 )
 def test_wrong_options(options, line):

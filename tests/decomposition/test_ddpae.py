@@ -1,8 +1,6 @@
-"""The fast path against the plain one, the objective against Pyro's, options and shapes."""
+"""DDPAE against a plain implementation and Pyro, its options and shapes."""
 
-import gzip
 import math
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +13,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 from vidreason.core.errors import DataError
+from vidreason.decomposition.mnist import read_digits
 from vidreason.decomposition.networks.ddpae import DDPAE
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -29,7 +28,7 @@ def seed():
 
 
 def squares(clips=3, length=6, size=16, channels=1):
-    """Two bright squares that move."""
+    """Returns clips of two bright moving squares."""
     frames = torch.zeros(clips, length, channels, size, size)
     for b in range(clips):
         for t in range(length):
@@ -39,7 +38,7 @@ def squares(clips=3, length=6, size=16, channels=1):
 
 
 def lively(kind, **options):
-    """A double-precision network whose weights are large enough for every path to matter."""
+    """Returns a float64 network with weights so large that every path matters."""
     net = kind(**SMALL | options).double()
     for parameter in net.parameters():
         nn.init.normal_(parameter, 0, 0.3)
@@ -53,7 +52,7 @@ def lively(kind, **options):
         ({"components": 4, "size": 128, "hidden": 128, "scale_prior": 4.0}, 1_807_420),
     ],
 )
-def test_parameters_are_the_published_ones(options, expected):
+def test_number_of_parameters_is_the_published_one(options, expected):
     assert sum(p.numel() for p in DDPAE(**options).parameters()) == expected
 
 
@@ -75,8 +74,7 @@ OPTIONS = [{}, {"components": 3, "channels": 2}, {"independent_components": True
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("train", [True, False])
-def test_fast_is_plain(options, train):
-    """Loss and every gradient, in double precision."""
+def test_loss_and_gradients_equal_the_plain_implementation(options, train):
     fast, plain = lively(DDPAE, **options), PlainDDPAE(**SMALL | options).double()
     plain.load_state_dict(fast.state_dict())
     size = fast.size
@@ -99,7 +97,7 @@ def test_fast_is_plain(options, train):
         torch.testing.assert_close(ours, theirs, rtol=1e-3 if train else 1e-9, atol=1e-9)
 
 
-def test_a_predictor_fed_its_own_output_is_a_plain_recurrence():
+def test_prediction_equals_the_plain_recurrence():
     fast = lively(DDPAE, components=3)
     plain = PlainDDPAE(**SMALL, components=3).double()
     plain.load_state_dict(fast.state_dict())
@@ -108,14 +106,14 @@ def test_a_predictor_fed_its_own_output_is_a_plain_recurrence():
 
 
 @pytest.mark.parametrize("options", [*OPTIONS[:3], {"disentangle": False}])
-def test_elbo_is_pyros(options):
+def test_elbo_equals_pyro(options):
     net = lively(DDPAE, **options)
     frames = squares(channels=net.channels).double()
     torch.manual_seed(2)
     ours = -net.elbo(frames, 3).sum()
     torch.manual_seed(2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pyro's word about sites in another order
+        warnings.simplefilter("error")  # Pyro warns about a different order of sites
         pyros = TraceMeanField_ELBO().differentiable_loss(net.model, net.guide, frames, 3)
     assert ours.item() == pytest.approx(pyros.item(), rel=1e-12)
     ours = torch.autograd.grad(ours, list(net.parameters()))
@@ -124,9 +122,9 @@ def test_elbo_is_pyros(options):
 
 
 def test_elbo_is_the_mean_of_the_published_objective():
-    """Trace_ELBO takes the divergence from the sample, as the published code does."""
+    """`Trace_ELBO` estimates the divergence from the sample, as the published code does."""
     net = DDPAE(**SMALL).double().eval()
-    # Posteriors near the prior, for which few samples will do.
+    # For posteriors near the prior, few samples are enough.
     net.beta.bias.data[3:] = -2
     net.initial_pose.bias.data.copy_(torch.tensor([1.9, 0, 0, -1.6, 0, 0]))
     net.content.bias.data[6:] = 0.3
@@ -134,18 +132,18 @@ def test_elbo_is_the_mean_of_the_published_objective():
     trace = Trace_ELBO()
     with torch.no_grad():
         differences = []
-        for number in range(300):
+        for number in range(100):
             torch.manual_seed(number)
             ours = -net.elbo(frames, 3).sum().item()
             torch.manual_seed(number)
             differences.append(trace.loss(net.model, net.guide, frames, 3) - ours)
     error = np.std(differences) / math.sqrt(len(differences))
-    assert error < 1
+    assert error < 1.5
     assert abs(np.mean(differences)) < 4 * error
 
 
 def test_elbo_has_the_published_constants():
-    """With heads of zero and nothing drawn, all of it is known."""
+    """With zero heads and black objects, the ELBO has a closed form."""
     net = DDPAE(**SMALL, scale_prior=3.0).double()
     for head in (net.beta, net.initial_pose, net.content):
         head.weight.data.zero_()
@@ -153,7 +151,7 @@ def test_elbo_has_the_published_constants():
     frames = squares().double()
     likelihood = torch.distributions.Normal(0, 0.3).log_prob(frames).sum((1, 2, 3, 4)).numpy()
 
-    def divergence(mean, std):  # of N(0, log(2)²) from this prior
+    def divergence(mean, std):  # of N(0, log(2)²) from N(mean, std²)
         q = math.log(2)
         return math.log(std / q) + (q**2 + mean**2) / (2 * std**2) - 0.5
 
@@ -163,7 +161,7 @@ def test_elbo_has_the_published_constants():
     np.testing.assert_allclose(found, likelihood - 2 * each, rtol=1e-4)  # 1e-6 floor
 
 
-def test_two_models_share_nothing():
+def test_models_share_no_parameters():
     before = dict(pyro.get_param_store())
     frames = squares()
     nets = [DDPAE(**SMALL), DDPAE(**SMALL)]
@@ -185,12 +183,12 @@ def test_two_models_share_nothing():
         {"disentangle": False},
     ],
 )
-def test_every_variant_learns_a_clip(options):
+def test_variants_learn_a_clip(options):
     net = DDPAE(**SMALL | options)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     frames = squares(size=net.size, channels=net.channels)
     losses = []
-    for _ in range(40):
+    for _ in range(25):
         optimizer.zero_grad()
         loss = -net.elbo(frames, 3).mean()
         loss.backward()
@@ -203,7 +201,7 @@ def test_every_variant_learns_a_clip(options):
     "options", [{}, {"components": 3, "channels": 2, "size": 32}, {"disentangle": False}]
 )
 @pytest.mark.parametrize("t_in, t_out", [(1, 1), (3, 5)])
-def test_shapes(options, t_in, t_out):
+def test_output_shapes(options, t_in, t_out):
     net = DDPAE(**SMALL | options).eval()
     frames = squares(2, t_in, net.size, net.channels)
     found = net.decompose(frames, t_out)
@@ -217,7 +215,7 @@ def test_shapes(options, t_in, t_out):
 
 
 @pytest.mark.parametrize("options", [{}, {"disentangle": False}])
-def test_means_are_the_same_each_time_and_samples_are_not(options):
+def test_decompose_is_deterministic_and_sample_is_not(options):
     net = DDPAE(**SMALL | options).eval()
     frames = squares(length=3)
     for one, other in zip(net.decompose(frames, 2), net.decompose(frames, 2), strict=True):
@@ -227,7 +225,7 @@ def test_means_are_the_same_each_time_and_samples_are_not(options):
 
 
 @pytest.mark.parametrize("options", [{}, {"disentangle": False}])
-def test_a_decomposition_is_what_the_likelihood_sees_at_the_means(options):
+def test_decomposition_is_the_likelihood_mean_at_the_posterior_means(options):
     net = lively(DDPAE, **options).eval()
     frames = squares(length=3).double()
     found = net.decompose(frames, 2)
@@ -236,7 +234,7 @@ def test_a_decomposition_is_what_the_likelihood_sees_at_the_means(options):
     assert found.frames.std() > 0.01
 
 
-def test_futures_do_not_look_at_the_future():
+def test_inference_does_not_see_predicted_frames():
     net = lively(DDPAE).eval()
     frames = squares().double()
     torch.manual_seed(3)
@@ -248,7 +246,7 @@ def test_futures_do_not_look_at_the_future():
         assert torch.equal(trace.nodes[site]["value"], blind.nodes[site]["value"])
 
 
-def test_the_initial_pose_is_read_from_the_first_frame():
+def test_initial_pose_depends_on_the_first_frame_only():
     net = lively(DDPAE).eval()
     frames = squares().double()
     first = pyro.poutine.trace(net.guide).get_trace(frames, 3).nodes["initial_pose"]["fn"]
@@ -257,7 +255,7 @@ def test_the_initial_pose_is_read_from_the_first_frame():
     assert torch.equal(first.base_dist.loc, again.base_dist.loc)
 
 
-def test_certain_futures_are_the_prediction():
+def test_samples_without_variance_equal_the_prediction():
     net = lively(DDPAE).eval()
     for head in (net.beta, net.initial_pose, net.content):
         head.bias.data.chunk(2)[1].fill_(-200)
@@ -269,7 +267,7 @@ def test_certain_futures_are_the_prediction():
 
 
 def test_positions_are_where_a_component_draws():
-    """A decoder of full windows puts its ink around the position, as wide as the side."""
+    """A decoder of white objects fills the window given by position and side."""
     net = DDPAE(components=2, size=64, scale_prior=3.0).eval()
     net._objects = lambda code: torch.ones(*code.shape[:-1], 1, 32, 32)
     net.initial_pose.bias.data[:3] = torch.tensor([3.0, 0.3, -0.2])
@@ -284,7 +282,7 @@ def test_positions_are_where_a_component_draws():
     torch.testing.assert_close(found.sides, ink.sum((-2, -1)).sqrt(), atol=0.6, rtol=0)
 
 
-def test_a_code_for_everything_has_the_centre_of_its_ink_as_position():
+def test_entangled_positions_are_centres_of_mass():
     net = DDPAE(**SMALL, disentangle=False).eval()
     image = torch.zeros(1, 16, 16)
     image[0, 3, 10] = 1
@@ -306,7 +304,7 @@ def test_a_code_for_everything_has_the_centre_of_its_ink_as_position():
         ({"scale_prior": float("nan")}, "scale_prior"),
     ],
 )
-def test_bad_options_are_one_line(options, word):
+def test_invalid_options_are_reported_in_one_line(options, word):
     with pytest.raises(DataError, match=word) as caught:
         DDPAE(**options)
     assert len(str(caught.value).splitlines()) == 1
@@ -322,12 +320,12 @@ def test_bad_options_are_one_line(options, word):
         ((2, 0, 1, 16, 16), 2),
     ],
 )
-def test_frames_that_do_not_fit_are_refused(shape, t_out):
+def test_wrong_frame_shapes_are_rejected(shape, t_out):
     with pytest.raises(DataError, match="frames: shape"):
         DDPAE(**SMALL).decompose(torch.zeros(shape), t_out)
 
 
-def test_weights_survive_a_checkpoint(tmp_path):
+def test_weights_are_restored_from_a_checkpoint(tmp_path):
     net, other = DDPAE(**SMALL), DDPAE(**SMALL)
     torch.save(net.state_dict(), tmp_path / "net.pt")
     other.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
@@ -336,12 +334,8 @@ def test_weights_survive_a_checkpoint(tmp_path):
     assert torch.equal(found, expected)
 
 
-def test_loss_at_the_start_on_digits():
-    path = Path(os.environ.get("VIDREASON_DATA", "")) / "mnist" / "train-images-idx3-ubyte.gz"
-    if "VIDREASON_DATA" not in os.environ or not path.is_file():
-        pytest.skip("$VIDREASON_DATA/mnist is not there")
-    with gzip.open(path) as file:
-        digits = np.frombuffer(file.read(16 + 32 * 784)[16:], np.uint8).reshape(32, 28, 28) / 255
+def test_initial_loss_on_digits(real_digits):
+    digits = read_digits(real_digits, "train")[0][:32] / 255
     rng = np.random.default_rng(0)
     frames = np.zeros((16, 20, 1, 64, 64), np.float32)
     for k, digit in enumerate(digits):

@@ -161,11 +161,11 @@ def test_a_scene_is_its_number_and_seed_alone():
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"balls": 0}, "data.balls: 0 is not within 1 and 64"),
-        ({"radius": 0.6}, "data.radius: 0.6 is not within"),
-        ({"masses": ()}, "data.masses: 0 is not within"),
+        ({"balls": 0}, "data.balls: must be between 1 and 64, got 0"),
+        ({"radius": 0.6}, "data.radius: must be between .*, got 0.6"),
+        ({"masses": ()}, "data.masses: must be between .*, got 0"),
         ({"box": (0.5, 0.75)}, "data.box: .* has no side of 1"),
-        ({"gravity": -1.0}, "data.gravity: -1.0 is not within 0 and 1"),
+        ({"gravity": -1.0}, "data.gravity: must be between 0 and 1, got -1.0"),
         ({"balls": 30}, "data.balls: 30 of radius 0.075 find no room; take fewer"),
     ],
 )
