@@ -1,4 +1,4 @@
-"""Forecasts of whole scenes, what neighbours do to them, and the file they go into."""
+"""Forecasts of whole scenes, the influence of neighbours, and the forecasts file."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def make_task(net=IntentGraphNet, **options):
 
 
 def without(scene, track):
-    """The scene as if one track had never been annotated."""
+    """The scene without one track."""
     rows = np.r_[0 : scene.offsets[track], scene.offsets[track + 1] : len(scene.frame)]
     kept = np.delete(np.arange(len(scene.kind)), track)
     sizes = np.diff(scene.offsets)[kept]
@@ -60,7 +60,7 @@ def without(scene, track):
     )
 
 
-def test_open_windows_are_all_runs_of_boxes_of_people(streets):
+def test_open_windows_are_all_runs_of_consecutive_boxes_of_persons(streets):
     scenes = read_jaad(streets)[:6]
     windows = open_windows(scenes, "stip", 30, 5)
     slow = [
@@ -80,10 +80,10 @@ def test_open_windows_are_all_runs_of_boxes_of_people(streets):
     assert not len(open_windows([], "stip", 30, 5))
 
 
-def test_a_scene_is_forecast_as_its_windows_are(data):
+def test_predictions_for_a_scene_equal_those_for_its_windows(data):
     task = make_task()
     windows, scenes = data.windows["test"], data.scenes["test"]
-    asked = task.forecast(data.graphs(scenes, windows))
+    wanted = task.forecast(data.graphs(scenes, windows))
     compared = 0
     for s, scene in enumerate(scenes):
         found = forecasts.forecast_scene(task, data, scene)
@@ -91,13 +91,13 @@ def test_a_scene_is_forecast_as_its_windows_are(data):
         at = dict(zip(keys, found.probability[:, 0], strict=True))
         for w in np.flatnonzero(windows.scene == s):
             key = windows.track[w], windows.last_frame[w]
-            assert at[key] == pytest.approx(asked[w, 0], abs=1e-6)
+            assert at[key] == pytest.approx(wanted[w, 0], abs=1e-6)
             compared += 1
     assert compared == len(windows) > 20
 
 
 @pytest.mark.parametrize("net", [IntentGraphNet, StipNet])
-def test_the_influence_of_a_neighbour_is_what_changes_without_them(data, net):
+def test_influence_is_the_change_without_the_neighbour(data, net):
     task = make_task(net)
     scene = max(data.scenes["test"], key=lambda one: len(one.kind))
     found = forecasts.forecast_scene(task, data, scene)
@@ -128,7 +128,7 @@ def write(path, frames=(3, 4), probability=0.25, **meta):
             writer.add(frame, ["7", "<b>"], np.arange(8).reshape(2, 4), chance)
 
 
-def test_forecasts_come_back_as_they_were_written(tmp_path, monkeypatch):
+def test_forecasts_are_read_as_written(tmp_path, monkeypatch):
     monkeypatch.setattr(forecasts, "_GROUP", 2)
     write(tmp_path / "f.parquet", frames=range(9))
     assert pq.ParquetFile(tmp_path / "f.parquet").num_row_groups > 1
@@ -140,7 +140,7 @@ def test_forecasts_come_back_as_they_were_written(tmp_path, monkeypatch):
     assert found["x2"][:4].tolist() == [2, 2, 6, 6]
 
 
-def test_an_interrupted_file_does_not_appear(tmp_path):
+def test_an_interrupted_write_leaves_no_file(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
         forecasts.write_forecasts(tmp_path / "f.parquet", META, np.array([0])),
@@ -149,7 +149,7 @@ def test_an_interrupted_file_does_not_appear(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_files_are_named(tmp_path):
+def test_errors_name_the_file(tmp_path):
     path = tmp_path / "f.parquet"
     with pytest.raises(DataError, match="no such file"):
         forecasts.read_forecasts(path)
@@ -157,13 +157,13 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         forecasts.read_forecasts(path)
     pq.write_table(pa.table({"video": ["clip"]}), path)
-    with pytest.raises(DataError, match="holds no forecasts of a video"):
+    with pytest.raises(DataError, match="is not a forecasts file"):
         forecasts.read_forecasts(path)
     for problem, options in {
         "frames are not sorted": {"frames": (4, 3)},
-        "or not of 9": {"frames": (9,)},
-        r"not in 0…1": {"probability": np.nan},
-        "metadata fps='fast' is no float": {"fps": "fast"},
+        "or not in 0 to 8": {"frames": (9,)},
+        r"not in \[0, 1\]": {"probability": np.nan},
+        "metadata fps must be a finite number, got 'fast'": {"fps": "fast"},
     }.items():
         write(path, **options)
         with pytest.raises(DataError, match=problem):
@@ -171,11 +171,11 @@ def test_bad_files_are_named(tmp_path):
     text = json.dumps({"kind": "forecasts", "version": 1, **META})
     table = pa.table({"video": ["clip"]}).replace_schema_metadata({"vidreason": text})
     pq.write_table(table, path)
-    with pytest.raises(DataError, match="has other columns"):
+    with pytest.raises(DataError, match="has wrong columns"):
         forecasts.read_forecasts(path)
 
 
-def test_horizons_in_words():
+def test_the_prediction_target_in_words():
     assert forecasts.horizon_words("benchmark", 1, 30) == "crosses in 1 to 2 s"
     assert forecasts.horizon_words("stip", 60, 30) == "is crossing in 2 s"
     assert forecasts.horizon_words("stip", 2, 2) == "is crossing in 1 s"

@@ -1,4 +1,4 @@
-"""Forecasts of a video as it comes: the same as afterwards, whatever the rate and the order."""
+"""`Live` predicts as for the whole scene, at any frame rate and order; `predict --video`."""
 
 import dataclasses
 import signal
@@ -34,14 +34,14 @@ def make(features=("box", "neighbours"), image_features=0, **options):
 
 
 def walk(frame, count=3):
-    """Boxes (N, 4) of people who walk evenly, at a frame that need not be whole."""
+    """Boxes (N, 4), px, of persons at constant velocity, at a possibly fractional frame."""
     k = np.arange(count)
     x, y = 200 + 100 * k + (2 + k) * frame, 200 + 30.0 * k + 0.5 * frame
     return np.stack([x, y, x + 40 + 0.2 * frame, y + 120 + 0.4 * frame], 1)
 
 
 def feed(live, frames, boxes=walk, hide=()):
-    """What the last of some frames gets; `hide` are pairs of frame and person."""
+    """Predictions for the last of some frames; `hide` are pairs of frame and person."""
     for frame in frames:
         box = boxes(frame)
         there = np.array([k for k in range(len(box)) if (frame, k) not in hide])
@@ -50,16 +50,16 @@ def feed(live, frames, boxes=walk, hide=()):
 
 
 def gaps(scene):
-    """Whether a track has any, over which windows go and live forecasts do not."""
+    """Whether a track has gaps: windows cross them, live predictions do not."""
     return any((np.diff(scene.frame[rows]) > 1).any() for _, rows in scene.rows())
 
 
-def test_a_scene_is_forecast_live_as_it_is_afterwards(tmp_path):
+def test_live_predictions_equal_those_for_the_whole_scene(tmp_path):
     write_street(tmp_path, 12)
     task, data = make()
     compared = edges = 0
     for scene in [one for one in read_jaad(tmp_path) if not gaps(one)][:3]:
-        # A tracker does not say how far somebody is hidden.
+        # A tracker gives no occlusion.
         unknown = {name: np.full_like(cue, -1) for name, cue in scene.cues.items()}
         scene = dataclasses.replace(scene, fps=30.0, cues=unknown)
         afterwards = forecast_scene(task, data, scene)
@@ -91,7 +91,7 @@ def test_a_scene_is_forecast_live_as_it_is_afterwards(tmp_path):
     assert compared > 500 and edges > 500
 
 
-def test_even_motion_is_forecast_alike_at_any_rate():
+def test_predictions_do_not_depend_on_the_frame_rate():
     task, data = make()
     want = feed(Live(task, data, 30.0, SIZE), range(31))
     every_third = feed(Live(task, data, 30.0, SIZE, every=3), range(0, 31, 3))
@@ -105,7 +105,7 @@ def test_even_motion_is_forecast_alike_at_any_rate():
     assert np.abs(other_way.probability - want.probability).max() > 1e-3
 
 
-def test_half_a_second_out_of_sight_is_bridged_and_no_more():
+def test_occlusions_of_half_a_second_are_interpolated_and_longer_ones_are_not():
     task, data = make()
     want = feed(Live(task, data, 30.0, SIZE), range(40))
     short = {(frame, 1) for frame in range(20, 34)}
@@ -117,21 +117,21 @@ def test_half_a_second_out_of_sight_is_bridged_and_no_more():
     assert np.isnan(found[1]).all() and np.isfinite(found[[0, 2]]).all()
 
 
-def test_who_is_new_or_gone_or_no_person_has_no_forecast():
+def test_new_tracks_and_vehicles_get_no_prediction():
     task, data = make()
     live = Live(task, data, 30.0, SIZE)
     for frame in range(20):
         kind = np.array([PERSON, CAR, PERSON], np.int8)[: 2 if frame < 10 else 3]
         now = live(frame, np.arange(len(kind)), kind, walk(frame, len(kind)))
     assert np.isfinite(now.probability[:, 0]).tolist() == [True, False, False]
-    assert now.edge.tolist() == [[2, 0]]  # a neighbour may be new; cars are no neighbours here
+    assert now.edge.tolist() == [[2, 0]]  # a new track is a neighbour already, a vehicle is not
     nobody = live(20, np.empty(0, int), np.empty(0, np.int8), np.empty((0, 4)))
     assert nobody.probability.shape == (0, 1)
     left = live(21, np.array([9]), np.array([PERSON], np.int8), walk(0, 1))
     assert np.isnan(left.probability).all() and not len(left.edge)
 
 
-def test_memory_does_not_grow():
+def test_memory_is_bounded():
     task, data = make()
     live = Live(task, data, 30.0, SIZE)
     lengths = []
@@ -141,7 +141,7 @@ def test_memory_does_not_grow():
     assert max(lengths) == lengths[60] == lengths[-1] < 40
 
 
-def test_features_of_the_segmenter_are_those_of_the_frame_before():
+def test_appearance_features_are_those_of_the_last_processed_frame():
     task, data = make(image_features=2)
     live = Live(task, data, 30.0, SIZE)
     look = np.array([[1.0, 2.0]], np.float16)
@@ -151,13 +151,13 @@ def test_features_of_the_segmenter_are_those_of_the_frame_before():
     scene, ids = live._scene(19)
     assert ids.tolist() == [0] and np.isfinite(now.probability).all()
     assert scene.image.tolist() == [[frame, 2 * frame] for frame in range(4, 20)]
-    with pytest.raises(DataError, match="gives 3 features, the model sees 2"):
+    with pytest.raises(DataError, match="gives 3 appearance features, the model needs 2"):
         live(20, np.array([0]), person, walk(20, 1), np.zeros((1, 3)))
 
 
-def test_models_that_see_more_than_a_video_shows_are_refused():
+def test_models_that_need_more_than_a_video_shows_are_refused():
     task, data = load_with_data("jaad_all")
-    with pytest.raises(DataError, match="see ego, traffic, which a video alone does not show"):
+    with pytest.raises(DataError, match="need ego, traffic, which a video alone does not show"):
         Live(task, data, 30.0, SIZE)
 
 
@@ -169,7 +169,7 @@ def predict(film, out, *more):
     return cli.main([*line, "--store", str(film / "store"), "--height", "360", *more])
 
 
-def test_a_video_becomes_forecasts_a_film_and_a_page(film, tmp_path, capsys, monkeypatch):
+def test_predict_video_writes_forecasts_overlay_and_report(film, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("VIDREASON_DATA", raising=False)
     assert predict(film, tmp_path / "out") == 0
     said = capsys.readouterr().out
@@ -183,11 +183,11 @@ def test_a_video_becomes_forecasts_a_film_and_a_page(film, tmp_path, capsys, mon
         assert (stream.codec_context.name, stream.height) == ("h264", 360)
         assert sum(1 for _ in file.decode(stream)) == found.meta["length"]
     page = (tmp_path / "out/report.html").read_text()
-    assert "Nothing is annotated here" in page and "data:image/jpeg" in page
+    assert "The video has no annotation" in page and "data:image/jpeg" in page
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
-def test_a_failure_leaves_nothing_half_written(film, tmp_path, monkeypatch):
+def test_an_interruption_leaves_no_partial_files(film, tmp_path, monkeypatch):
     calls = []
 
     def stumble(self, *args):
@@ -202,15 +202,15 @@ def test_a_failure_leaves_nothing_half_written(film, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_bad_words_are_one_line(film, tmp_path, capsys):
+def test_bad_options_are_one_line(film, tmp_path, capsys):
     out = tmp_path / "out"
     (tmp_path / "other.mp4").write_bytes((film / "street.mp4").read_bytes()[:5000])
     (tmp_path / "store").mkdir()
     cases = {
-        ("--weights", "jaad_all"): "see ego, traffic",
-        ("--weights", "moving_mnist"): "take clips apart",
-        ("--weights", "nobody"): "there is no 'nobody'",
-        ("--height", "2"): "--height: 2 is not within",
+        ("--weights", "jaad_all"): "need ego, traffic",
+        ("--weights", "moving_mnist"): "are of a decomposition model",
+        ("--weights", "nobody"): "'nobody'",
+        ("--height", "2"): "--height: must be between 64 and 4320, got 2",
         ("--store", str(tmp_path / "store")): "no such file",
     }
     for words, problem in cases.items():
@@ -228,4 +228,4 @@ def test_bad_words_are_one_line(film, tmp_path, capsys):
 def test_a_store_of_another_video_is_refused(film, tmp_path, capsys):
     write_truth(tmp_path / "street.arrow", "street", Film(simulate(3, 4, (60, 80))))
     assert predict(film, tmp_path / "out", "--store", str(tmp_path)) == 1
-    assert "is of a video of another size or length" in capsys.readouterr().err
+    assert "was made from a video of another size or length" in capsys.readouterr().err

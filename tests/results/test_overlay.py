@@ -1,4 +1,4 @@
-"""What is drawn over a frame is where it belongs, and as large as what it stands for."""
+"""Places, sizes and colours of what is drawn on a frame."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def shown(box, probability=None, edge=(), weight=(), label=None, kind=None, name
 
 
 def draw(*frames, height=480, threshold=0.5, picture=None):
-    """What the last of some frames looks like, drawn over black."""
+    """The last of some frames, drawn on black."""
     overlay = Overlay(*SIZE, 30.0, threshold, "crosses", height)
     black = np.zeros((SIZE[1], SIZE[0], 3), np.uint8) if picture is None else picture
     for number, one in enumerate(frames):
@@ -40,7 +40,7 @@ def like(canvas, colour, tolerance=12):
 @pytest.mark.parametrize(
     ("probability", "colour"), [(0.7, RISES), (0.5, RISES), (0.49, FALLS), (NAN, OTHER)]
 )
-def test_a_box_is_where_it_is_said_to_be_in_the_colour_of_its_forecast(probability, colour):
+def test_a_box_is_drawn_in_place_in_the_colour_of_its_prediction(probability, colour):
     canvas = draw(shown([[100, 200, 160, 380]], [probability]))
     hit = like(canvas, colour)
     for x in (100, 160):
@@ -50,13 +50,13 @@ def test_a_box_is_where_it_is_said_to_be_in_the_colour_of_its_forecast(probabili
     assert not hit[220:370, 105:155].any()
 
 
-def test_half_the_height_halves_the_places():
+def test_half_the_height_halves_the_coordinates():
     one = shown([[100, 200, 160, 380]], [0.9])
     canvas = draw(one, height=240)
     assert canvas.shape == (240, 320, 3)
     hit = like(canvas, RISES)
     assert hit[110:180, 50].all() and hit[110:180, 80].all() and not hit[110:180, 60:70].any()
-    assert draw(one, height=4000).shape == (480, 640, 3)  # never made larger
+    assert draw(one, height=4000).shape == (480, 640, 3)  # never enlarged
 
 
 def test_bars_are_as_high_as_the_probability():
@@ -67,13 +67,13 @@ def test_bars_are_as_high_as_the_probability():
         heights[p] = (like(bar, RISES) | like(bar, FALLS)).sum()
     assert heights[0.0] <= 1
     for p in (0.25, 0.6, 1.0):
-        # Less the mark of the threshold, where the bar reaches it.
+        # Minus the mark of the threshold, where the bar reaches it.
         assert heights[p] == pytest.approx(180 * p + 1, abs=2)
-    # The mark itself, white on both sides of the bar.
+    # The mark is white and extends on both sides of the bar.
     assert like(canvas[290, 89:99], (255, 255, 255)).all()
 
 
-def test_edges_are_as_wide_as_they_count_and_coloured_by_their_sign():
+def test_edges_have_the_width_and_colour_of_their_influence():
     box = [[100, 300, 120, 340], [500, 300, 520, 340]]
     widths = []
     for weight in (0.0, 0.05, 0.1, 0.2, 5.0):
@@ -87,7 +87,7 @@ def test_edges_are_as_wide_as_they_count_and_coloured_by_their_sign():
     assert like(unknown[318:322, 310], OTHER, 60).any()
 
 
-def test_the_truth_is_a_line_under_the_feet():
+def test_the_label_is_a_line_under_the_box():
     box = [[100, 200, 160, 300], [300, 200, 360, 300], [500, 200, 560, 300]]
     canvas = draw(shown(box, [0.9, 0.9, 0.9], label=[1, 0, -1]))
     assert like(canvas[304, 110:150], RISES).all() and like(canvas[304, 310:350], FALLS).all()
@@ -101,7 +101,7 @@ def test_trails_follow_the_feet_for_a_second_and_end_with_the_track():
     canvas = draw(*(at(frame) for frame in range(60)))
     hit = like(canvas, RISES, 60)[296:304]
     x = np.flatnonzero(hit[:, : 100 + 4 * 59 - 12].any(0))
-    # From where the feet were 29 frames ago, and no farther back.
+    # From the position 29 frames ago on.
     assert x.min() == pytest.approx(120 + 4 * 30, abs=3)
 
     overlay = Overlay(*SIZE, 30.0, 0.5, "crosses")
@@ -111,7 +111,7 @@ def test_trails_follow_the_feet_for_a_second_and_end_with_the_track():
     assert len(overlay.trails) <= 32
 
 
-def test_nobody_and_a_frame_without_a_picture():
+def test_frames_without_boxes_and_without_image():
     canvas = draw(shown([]))
     assert not canvas[30:].any()
     overlay = Overlay(*SIZE, 30.0, 0.5, "")
@@ -119,20 +119,20 @@ def test_nobody_and_a_frame_without_a_picture():
     assert len(np.unique(before[30:].reshape(-1, 3), axis=0)) == 2  # sky and ground
 
 
-def test_the_picture_given_is_not_drawn_on():
+def test_the_input_image_is_not_changed():
     picture = np.full((480, 640, 3), 90, np.uint8)
     draw(shown([[100, 200, 160, 300]], [0.9]), picture=picture)
     assert (picture == 90).all()
 
 
 @pytest.mark.parametrize("name", ["Zoë <b>", "行人", "x" * 300])
-def test_any_name_and_any_place_can_be_drawn(name):
+def test_any_name_and_any_position_can_be_drawn(name):
     boxes = [[-50, -50, 20, 10], [630, 470, 900, 900], [0, 0, 640, 480], [300, 0, 301, 1]]
     one = shown(boxes, [0.2, 0.9, 1.0, 0.0], name=[name + str(n) for n in range(4)])
     assert draw(one).shape == (480, 640, 3)
 
 
-def test_a_letter_that_cannot_be_drawn_is_one_question_mark():
+def test_each_non_ascii_character_is_one_question_mark():
     box = [[100, 200, 160, 300]]
     assert (
         draw(shown(box, [0.9], name=["Zoë 行"])) == draw(shown(box, [0.9], name=["Zo? ?"]))
@@ -143,12 +143,12 @@ def test_nearer_boxes_are_drawn_over_farther_ones():
     boxes = [[100, 200, 200, 400], [150, 180, 250, 350]]
     canvas = draw(shown(boxes, [0.9, 0.1]))
     swapped = draw(shown(boxes[::-1], [0.1, 0.9]))
-    # At 400 px the first one's feet are lower, so it is nearer: its head's line crosses the other's
-    # side, in whatever order they come.
+    # The first box ends at 400 px and is nearer: its top edge is drawn over the side of the other,
+    # in either order.
     assert like(canvas[200, 150], RISES) and like(swapped[200, 150], RISES)
 
 
-def test_what_is_no_person_says_what_it_is():
+def test_boxes_of_other_kinds_are_labelled_with_their_kind():
     plain = draw(shown([[100, 200, 160, 380]], kind=[PERSON], name=["1"]))
     overlay = Overlay(*SIZE, 30.0, 0.5, "")
     car = overlay(0, np.zeros((480, 640, 3), np.uint8), shown([[100, 200, 160, 380]], kind=[CAR]))
@@ -158,5 +158,5 @@ def test_what_is_no_person_says_what_it_is():
         for c in (car, person)
     ]
     assert lit[0].max() > lit[1].max() + 30  # "vehicle 0" is longer than "0"
-    # With a forecast to show, names stand beside those alone who have one.
+    # With predictions, only boxes that have one are labelled.
     assert not like(plain, (255, 255, 255), 90)[180:200].any()

@@ -5,7 +5,7 @@ prediction, and the predictions for this pedestrian over time.
 """
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ def describe(
         for place, sender, by in zip(*edges, strict=True):
             track = sender - first[windows.scene[chosen[place]]]
             change[place, scenes[windows.scene[chosen[place]]].track_ids[track]] = float(by[-1])
+    filmed: dict[int, list[dict[str, Any]]] = {}  # cases by scene, if the scene has a video
     for place, (case, w) in enumerate(zip(cases, chosen, strict=True)):
         scene = scenes[windows.scene[w]]
         at = np.arange(windows.first_frame[w], windows.last_frame[w] + 1)
@@ -104,8 +105,12 @@ def describe(
         case["facts"] = _facts(scene, int(windows.row[w]) + windows.observed - 1)
         if windows.time_to_event[w] >= 0:
             case["ahead"] = float(windows.time_to_event[w] / scene.fps)
-        if clips is not None and (path := clips / f"{scene.id}.mp4").is_file():
-            case["pictures"] = _pictures(path, scene, case)
+        if clips is not None and (clips / f"{scene.id}.mp4").is_file():
+            filmed.setdefault(int(windows.scene[w]), []).append(case)
+    for s, group in filmed.items():
+        assert clips is not None
+        size = scenes[s].width, scenes[s].height, scenes[s].length
+        _add_pictures(clips / f"{scenes[s].id}.mp4", size, group)
     return cases
 
 
@@ -197,32 +202,39 @@ def _facts(scene: Scene, row: int) -> list[str]:
     return words
 
 
-def _pictures(path: Path, scene: Scene, case: Mapping[str, Any]) -> dict[str, str]:
-    """The shown part of some of the case's frames, as data URIs of JPEGs by frame number."""
+def _add_pictures(path: Path, size: tuple[int, int, int], cases: list[dict[str, Any]]) -> None:
+    """Adds the shown part of some frames to cases, as data URIs of JPEGs by frame number.
+
+    Args:
+        path: Video file; decoded once for all cases.
+        size: Width, height and number of frames that it must have.
+        cases: Cases of this video.
+    """
     video = Video(path)
-    if (video.width, video.height, video.length) != (scene.width, scene.height, scene.length):
-        problem = "differs from its annotation in size or length"
-        raise DataError(path, problem, "give the videos that were annotated")
-    frames = case["frames"]
-    wanted = {frames[i] for i in np.linspace(0, len(frames) - 1, _PICTURE[1]).round().astype(int)}
-    return {str(n): jpeg for n, jpeg in _shots(video, sorted(wanted), case["view"])}
-
-
-def _shots(video: Video, wanted: Sequence[int], view: Sequence[float]) -> Iterator[tuple[int, str]]:
-    """Number and JPEG of frames, in order."""
-    x, y, wide, tall = (round(v) for v in view)
-    left = set(wanted)
+    if (video.width, video.height, video.length) != size:
+        problem = "differs in size or length from the video that was annotated or predicted"
+        raise DataError(path, problem, "give the right video")
+    wanted: dict[int, list[dict[str, Any]]] = {}
+    for case in cases:
+        case["pictures"] = {}
+        frames = case["frames"]
+        for i in set(np.linspace(0, len(frames) - 1, _PICTURE[1]).round().astype(int).tolist()):
+            wanted.setdefault(frames[i], []).append(case)
     for number, picture in video.frames():
-        if number in left:
-            part = picture[y : y + tall, x : x + wide]
-            size = _PICTURE[0], max(1, round(tall * _PICTURE[0] / wide))
-            small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-            done, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG])
-            assert done
-            yield number, "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-            left.remove(number)
-        if not left:
+        for case in wanted.pop(number, ()):
+            case["pictures"][str(number)] = _jpeg(picture, case["view"])
+        if not wanted:
             return
+
+
+def _jpeg(picture: np.ndarray, view: Sequence[float]) -> str:
+    """Part of a frame as the data URI of a JPEG."""
+    x, y, wide, tall = (round(v) for v in view)
+    size = _PICTURE[0], max(1, round(tall * _PICTURE[0] / wide))
+    part = cv2.resize(picture[y : y + tall, x : x + wide], size, interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", part[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG])
+    assert done
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def describe_forecasts(forecasts: Forecasts, each: int, video: Path | None) -> list[dict[str, Any]]:
@@ -278,11 +290,8 @@ def describe_forecasts(forecasts: Forecasts, each: int, video: Path | None) -> l
                 "facts": [],
             }
         )
-        if video is not None:
-            case = cases[-1]
-            picked = np.linspace(0, len(frames) - 1, _PICTURE[1]).round().astype(int)
-            wanted = sorted({int(frames[i]) for i in picked})
-            case["pictures"] = {str(n): jpeg for n, jpeg in _shots(Video(video), wanted, view)}
+    if video is not None:
+        _add_pictures(video, (meta["width"], meta["height"], meta["length"]), cases)
     return cases
 
 

@@ -1,4 +1,4 @@
-"""Pictures of windows, with the star graph and the forecast, and of segmented instances."""
+"""Images of observation windows with scene graph and prediction, and of segmented instances."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,14 +29,14 @@ def draw_windows(
     rows: Sequence[int],
     probability: Sequence[float],
 ) -> None:
-    """Draws the last observed frame of some windows, two in a line, as a PNG.
+    """Draws the last observed frame of some windows, two per row, as a PNG.
 
     Args:
-        path: Of the picture.
-        scenes: What `windows` were made of.
-        windows: With one question each (K = 1).
-        rows: Which windows.
-        probability: Of crossing, one for each of `rows`.
+        path: Output file.
+        scenes: Scenes of the windows.
+        windows: Windows with one prediction each (K = 1).
+        rows: Indices of the windows to draw.
+        probability: Probability of crossing for each of `rows`.
     """
     lines = (len(rows) + 1) // 2
     figure = Figure(figsize=(12, 2.6 * lines), layout="constrained")
@@ -50,13 +50,13 @@ def draw_windows(
 
 
 def draw_instances(path: Path, video: Video, prepared: Prepared, frames: Sequence[int]) -> None:
-    """Draws frames of a video, one below the other, with masks and numbers of tracks, as a PNG.
+    """Draws frames of a video with instance masks and track numbers, below each other, as a PNG.
 
     Args:
-        path: Of the picture.
-        video: That was prepared.
-        prepared: What became of it.
-        frames: Which frames, rising.
+        path: Output file.
+        video: Video file.
+        prepared: Instances of the video.
+        frames: Numbers of the frames to draw, ascending.
     """
     sheets = []
     for number, picture in video.frames():
@@ -76,7 +76,7 @@ def draw_instances(path: Path, video: Video, prepared: Prepared, frames: Sequenc
             text = f"{row['kind'].replace('_', ' ')} {row['track']}"
             place = corner[0], max(corner[1] - 6, 16)
             cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255,) * 3, 2)
-        # The band that people and cars are in.
+        # The part of the image that contains pedestrians and vehicles.
         sheets.append(picture[video.height // 4 : video.height * 7 // 8])
     with write_atomic(path) as temporary:
         Image.fromarray(np.concatenate(sheets)).save(temporary, "PNG")
@@ -84,7 +84,7 @@ def draw_instances(path: Path, video: Video, prepared: Prepared, frames: Sequenc
 
 def _draw(axes: Axes, scene: Scene, windows: Windows, row: int, chance: float) -> None:
     track, now = int(windows.track[row]), int(windows.last_frame[row])
-    # The band of the image in which people are: the sky and the bonnet tell nothing.
+    # The part of the image that contains pedestrians: sky and bonnet are cut off.
     top, bottom = scene.box[:, 1].min() - scene.height * 0.2, scene.box[:, 3].max() + 20
     ylim = min(bottom, scene.height), max(top, 0)
     axes.set(xlim=(0, scene.width), ylim=ylim, aspect="equal", xticks=[], yticks=[])
@@ -108,7 +108,7 @@ def _draw(axes: Axes, scene: Scene, windows: Windows, row: int, chance: float) -
     seconds = windows.time_to_event[row] / scene.fps
     truth = "crosses" if crosses else "does not cross"
     axes.set_title(
-        f"forecast {chance:.0%}   truth: {truth}, event in {seconds:.1f} s", color=colour
+        f"predicted {chance:.0%}   label: {truth}, event in {seconds:.1f} s", color=colour
     )
     shown = [name for name in SIGNALS[:3] if scene.signals[name][now] == 1]
     if scene.signals["traffic_light"][now] > 0:

@@ -1,7 +1,7 @@
-"""Forecasts for everybody in every frame of a video, where nobody knows yet what will come.
+"""Forecasts: predictions for every person in every frame of a video, without labels.
 
-Predictions (`vidreason.intent.predictions`) answer the questions of a protocol and are scored;
-these here are to be looked at, and are what a video without annotation gets.
+Predictions files (`vidreason.intent.predictions`) follow a protocol and are scored; forecasts are
+for inspection, and for videos without annotation.
 """
 
 import json
@@ -33,24 +33,24 @@ SCHEMA = pa.schema(
         *((name, pa.float32()) for name in ("x1", "y1", "x2", "y2")),
     ]
 )
-"""A row for each pedestrian, frame and predicted frame ahead (0: the event), with the box, px."""
+"""One row per pedestrian, frame and horizon (frames ahead; 0 is the event), with the box, px."""
 
 META = {"video": str, "fps": float, "width": int, "height": int, "length": int, "every": int}
 META |= {"threshold": float, "words": str, "model": str}
 VERSION = 1
-_AGAIN = "make it again with `vidreason predict --video`"
+_AGAIN = "write it again with `vidreason predict --video`"
 
 
 class Everywhere(NamedTuple):
-    """Forecasts of a scene: W windows of people, E edges to their neighbours.
+    """Predictions for a scene: W observation windows, and E edges from their neighbours.
 
     Attributes:
-        track: (W,) index into the scene's tracks.
-        frame: (W,) last frame observed.
-        probability: (W, K).
-        window: (E,) whose forecast an edge is part of.
-        sender: (E,) index into the scene's tracks.
-        change: (E, K) by how much the sender raises the probability.
+        track: (W,) target, index into the scene's tracks.
+        frame: (W,) last observed frame.
+        probability: (W, K) in [0, 1].
+        window: (E,) index of the window that an edge belongs to.
+        sender: (E,) neighbour, index into the scene's tracks.
+        change: (E, K) influence: the probability minus that without the sender.
     """
 
     track: np.ndarray
@@ -62,15 +62,15 @@ class Everywhere(NamedTuple):
 
 
 def forecast_scene(task: IntentTask, data: IntentData, scene: Scene) -> Everywhere:
-    """Forecasts wherever T consecutive boxes of a person have been seen, edges included.
+    """Predicts for every person in every frame that ends T consecutive boxes.
 
     Args:
-        task: In `eval` mode.
-        data: That it was trained with; need not have been read.
-        scene: Its labels are not looked at.
+        task: Model in `eval` mode.
+        data: Data module that it was trained with; the data need not have been read.
+        scene: Scene; its labels are not used.
 
     Raises:
-        DataError: The scene lacks what the features show.
+        DataError: The scene lacks annotation that the features need.
     """
     windows = open_windows([scene], data.protocol, data.observed, data.horizon)
     graphs = data.graphs([scene], windows)
@@ -81,12 +81,12 @@ def forecast_scene(task: IntentTask, data: IntentData, scene: Scene) -> Everywhe
 
 
 def horizon_words(protocol: str, horizon: int, rate: float) -> str:
-    """What the last of K probabilities is of, in words.
+    """Returns the target of the last of K probabilities in words: "crosses in 1 to 2 s".
 
     Args:
-        protocol: Of the data.
-        horizon: K.
-        rate: Frames per second that the model knows.
+        protocol: Protocol of the data.
+        horizon: Prediction horizon K, frames.
+        rate: Frame rate the model was trained at.
     """
     if protocol == "stip":
         return f"is crossing in {horizon / rate:.3g} s"
@@ -98,9 +98,9 @@ class Forecasts:
     """Forecasts read from a file.
 
     Attributes:
-        source: The file.
-        meta: Of the video and the model, by the names in `META`.
-        table: By `SCHEMA`, sorted by frame.
+        source: File they were read from.
+        meta: Metadata of video and model, by the names in `META`.
+        table: Columns of `SCHEMA`, sorted by frame.
     """
 
     source: Path
@@ -112,7 +112,7 @@ class Forecasts:
 
 
 class Writer:
-    """Takes the rows of one frame after another; memory does not grow with them."""
+    """Writes the rows of one frame after another, in bounded memory."""
 
     def __init__(self, file: pq.ParquetWriter, video: str, ahead: np.ndarray) -> None:
         self.file, self.video, self.ahead = file, video, ahead
@@ -122,13 +122,13 @@ class Writer:
     def add(
         self, frame: int, pedestrian: list[str], box: np.ndarray, probability: np.ndarray
     ) -> None:
-        """Adds N pedestrians.
+        """Adds N pedestrians of a frame.
 
         Args:
-            frame: Its number, greater than the last one.
-            pedestrian: N names.
-            box: (N, 4) px.
-            probability: (N, K).
+            frame: Frame number, greater than the last one.
+            pedestrian: Names of the N pedestrians.
+            box: (N, 4) corners x1, y1, x2, y2, px.
+            probability: (N, K) in [0, 1].
         """
         number, steps = probability.shape
         corners = np.repeat(box.astype(np.float32), steps, 0).T
@@ -146,7 +146,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has come together."""
+        """Writes the buffered rows."""
         if self.rows:
             self.file.write_table(pa.Table.from_batches(self.rows))
         self.rows.clear()
@@ -157,12 +157,12 @@ _GROUP = 256  # frames
 
 @contextmanager
 def write_forecasts(path: Path, meta: Mapping[str, Any], ahead: np.ndarray) -> Iterator[Writer]:
-    """A file of forecasts that appears when it is whole.
+    """Yields a writer of a forecasts file, which appears whole or not at all.
 
     Args:
-        path: Parquet file.
-        meta: The names in `META`, and more.
-        ahead: (K,) predicted frames ahead.
+        path: Output file, Parquet.
+        meta: Metadata by the names in `META`; further names are allowed.
+        ahead: (K,) horizons, frames ahead.
     """
     text = json.dumps({"kind": "forecasts", "version": VERSION, **meta}, allow_nan=False)
     schema = SCHEMA.with_metadata({"vidreason": text})
@@ -173,7 +173,7 @@ def write_forecasts(path: Path, meta: Mapping[str, Any], ahead: np.ndarray) -> I
 
 
 def are_forecasts(path: Path) -> bool:
-    """Whether a Parquet file holds forecasts of this kind, rather than predictions."""
+    """Returns whether a file is a forecasts file, and not a predictions file."""
     try:
         return read_facts(path, _AGAIN).get("kind") == "forecasts"
     except DataError:
@@ -181,24 +181,25 @@ def are_forecasts(path: Path) -> bool:
 
 
 def read_forecasts(path: Path) -> Forecasts:
-    """Reads and checks a file of forecasts.
+    """Reads and checks a forecasts file.
 
     Raises:
-        DataError: Not such a file, or something in it is missing or wrong.
+        DataError: Another kind of file, or something in it is missing or wrong.
     """
     table, meta = read_table(path, _AGAIN)
     if meta.get("kind") != "forecasts":
-        raise DataError(path, "holds no forecasts of a video", _AGAIN)
+        raise DataError(path, "is not a forecasts file", _AGAIN)
     check_facts(path, meta, META, VERSION, _AGAIN)
     try:
         table = table.select(SCHEMA.names).cast(SCHEMA)
     except (KeyError, ValueError, pa.ArrowException) as error:
-        problem = f"has other columns ({str(error).splitlines()[0]})"
+        problem = f"has wrong columns ({str(error).splitlines()[0]})"
         raise DataError(path, problem, _AGAIN) from None
     found = Forecasts(path, meta, table)
     probability, frame = found["probability"], found["frame"]
     if not ((probability >= 0) & (probability <= 1)).all():
-        raise DataError(path, "holds a probability that is not in 0…1", _AGAIN)
+        raise DataError(path, "contains a probability that is not in [0, 1]", _AGAIN)
     if (np.diff(frame) < 0).any() or not ((frame >= 0) & (frame < meta["length"])).all():
-        raise DataError(path, f"frames are not sorted, or not of {meta['length']}", _AGAIN)
+        problem = f"frames are not sorted or not in 0 to {meta['length'] - 1}"
+        raise DataError(path, problem, _AGAIN)
     return found

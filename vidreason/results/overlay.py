@@ -1,6 +1,6 @@
-"""Forecasts drawn over the frames of a video: boxes, trails, the graph's edges, probabilities.
+"""Overlay on the frames of a video: boxes, trails, edges of the scene graph, probabilities.
 
-Drawn is on the picture as it will be seen, after scaling, so that lines and words stay sharp.
+Drawn after scaling to the output size, so that lines and text stay sharp.
 """
 
 from collections import deque
@@ -18,33 +18,33 @@ RISES, FALLS, OTHER = (
     tuple(round(255 * part) for part in to_rgb(colour))
     for colour in (COLOURS[1], COLOURS[0], "0.7")
 )
-"""RGB of a forecast from the threshold on, of one under it, and of what has none."""
+"""RGB of a probability at or above the threshold, of one below it, and without prediction."""
 
 TRACKS = tuple(
     tuple(round(255 * part) for part in to_rgb(colour)) for colour in TABLEAU_COLORS.values()
 )
-"""RGB of tracks, by their number."""
+"""RGB of tracks, by track number."""
 
 _SKY, _GROUND, _INK, _SHADE = (96, 108, 120), (70, 68, 66), (255, 255, 255), (20, 20, 24)
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 _TRAIL = 1.0  # seconds
-_FULL, _WIDEST = 0.2, 7  # change of a probability that gets the widest edge, and its width, px
-_BAR = 6  # px, width of the bar beside a box
-_HEAD = 24  # px, height of the line of words on top
-_BITS = 3  # of a pixel, for smooth lines
+_FULL, _WIDEST = 0.2, 7  # influence that gets the widest edge, and its width, px
+_BAR = 6  # width of the probability bar, px
+_HEAD = 24  # height of the header, px
+_BITS = 3  # fractional bits of coordinates, for smooth lines
 
 
 class Shown(NamedTuple):
-    """What is drawn over one frame: N boxes and E edges.
+    """What is drawn on one frame: N boxes and E edges.
 
     Attributes:
-        box: (N, 4) px of the source frame.
-        name: N names of tracks.
+        box: (N, 4) corners x1, y1, x2, y2, px of the source frame.
+        name: Names of the N tracks.
         kind: (N,) int8, index into `vidreason.scenes.scene.KINDS`.
-        probability: (N,), NaN where nothing is forecast.
-        label: (N,) int8: 1 crosses, 0 does not, -1 unknown.
-        edge: (E, 2) rows of `box`: who sends, and whose forecast it is.
-        weight: (E,) by how much the sender raises that probability; NaN unknown.
+        probability: (N,) in [0, 1], NaN without a prediction.
+        label: (N,) int8: 1 is crossing, 0 is not, -1 unknown.
+        edge: (E, 2) rows of `box`: sender and target.
+        weight: (E,) influence of the sender on the probability of the target, NaN unknown.
     """
 
     box: np.ndarray
@@ -57,18 +57,18 @@ class Shown(NamedTuple):
 
 
 class Overlay:
-    """Draws over the frames of a video, in their order.
+    """Draws on the frames of a video, in order.
 
     Args:
-        width: Of the source, px.
-        height: Of the source, px.
-        fps: Frames per second that are drawn on.
-        threshold: From which a forecast says that somebody crosses.
-        words: What is forecast, such as "crosses in 1 to 2 s"; empty if nothing is.
-        out_height: Of the pictures returned, px, if the source is not smaller.
+        width: Width of the source, px.
+        height: Height of the source, px.
+        fps: Frame rate of the drawn frames.
+        threshold: Decision threshold of the probabilities.
+        words: Prediction target, such as "crosses in 1 to 2 s"; empty without predictions.
+        out_height: Height of the output, px, at most that of the source.
 
     Attributes:
-        size: Width and height of the pictures returned: even.
+        size: Width and height of the output, px, both even.
     """
 
     def __init__(
@@ -83,23 +83,24 @@ class Overlay:
         self.scale = min(1.0, out_height / height)
         self.size = (round(width * self.scale) // 2 * 2, round(height * self.scale) // 2 * 2)
         self.fps, self.threshold, self.words = fps, threshold, words
-        self.edges = self.labels = False  # whether any were there, which are then explained
+        self.edges = self.labels = False  # seen so far, and then explained in the header
         self.trails: dict[str, deque[tuple[int, float, float]]] = {}
         self.drawn = 0
 
     def __call__(self, number: int, picture: np.ndarray | None, shown: Shown) -> np.ndarray:
-        """The frame with everything on it, (h, w, 3) uint8 RGB of `size`.
+        """Returns the frame with the overlay, (h, w, 3) uint8 RGB of `size`.
 
         Args:
-            number: Of the frame.
-            picture: (H, W, 3) uint8 RGB, of the source's size or of `size`; None for a backdrop.
+            number: Frame number.
+            picture: (H, W, 3) uint8 RGB, of the source's size or of `size`; None for a plain
+                background.
             shown: What to draw.
         """
         canvas = self._canvas(picture)
         box = shown.box * self.scale
         self._trails(canvas, shown, box)
         self._edges(canvas, shown, box)
-        # Who is nearer is drawn later, over the others.
+        # Nearer boxes are drawn over farther ones.
         for n in np.argsort(box[:, 3], kind="stable").tolist():
             self._box(canvas, shown, box[n], n)
         self.edges |= len(shown.edge) > 0
@@ -119,7 +120,7 @@ class Overlay:
         return cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
 
     def colour(self, probability: float) -> tuple[int, ...]:
-        """RGB of a forecast."""
+        """Returns the RGB colour of a probability."""
         if np.isnan(probability):
             return OTHER
         return RISES if probability >= self.threshold else FALLS
@@ -157,7 +158,7 @@ class Overlay:
         known = not np.isnan(probability)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 2 if known or label >= 0 else 1)
         if label >= 0:
-            # What is true, beside what is forecast: a line under the feet.
+            # The label is a line under the feet.
             truth = RISES if label else FALLS
             cv2.line(canvas, (x1, y2 + 4), (x2, y2 + 4), truth, 3)
         kind = KINDS[shown.kind[n]]
@@ -180,12 +181,12 @@ class Overlay:
         said = f"frame {number}, {number / self.fps:.1f} s"
         parts: list[tuple[str, tuple[int, ...]]] = [(said, _INK)]
         if self.words:
-            parts.append((f"{self.words}: from {self.threshold:.0%}", RISES))
-            parts.append((f"under {self.threshold:.0%}", FALLS))
+            parts.append((f"{self.words}: p >= {self.threshold:.0%}", RISES))
+            parts.append((f"p < {self.threshold:.0%}", FALLS))
             if self.edges:
-                parts += [("edges raise", RISES), ("or lower it", FALLS)]
+                parts += [("neighbour raises p", RISES), ("lowers p", FALLS)]
         if self.labels:
-            parts += [("under the feet: is crossing", RISES), ("is not", FALLS)]
+            parts += [("line: crossing", RISES), ("not crossing", FALLS)]
         x = 8
         for text, colour in parts:
             (width, _), _ = cv2.getTextSize(text, _FONT, _SIZE, 1)
@@ -195,13 +196,13 @@ class Overlay:
 
 
 def edge_colour(weight: float) -> tuple[int, ...]:
-    """RGB of an edge, by whether it raises or lowers a forecast; NaN unknown."""
+    """Returns the RGB colour of an edge that raises or lowers a probability; NaN unknown."""
     return OTHER if np.isnan(weight) or not weight else RISES if weight > 0 else FALLS
 
 
 def _words(canvas: np.ndarray, text: str, at: tuple[int, int]) -> None:
-    """Light words on a dark ground, moved into the picture."""
-    text = text.encode("ascii", "replace").decode()  # the font knows no other letters
+    """White text on a darkened background, moved into the image."""
+    text = text.encode("ascii", "replace").decode()  # the font has no other characters
     (width, tall), below = cv2.getTextSize(text, _FONT, _SIZE, 1)
     x = min(max(at[0], 2), max(canvas.shape[1] - width - 4, 2))
     y = min(max(at[1], _HEAD + tall + 4), canvas.shape[0] - below - 2)

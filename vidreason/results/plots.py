@@ -1,4 +1,4 @@
-"""Figures of an evaluation, in Okabe and Ito's colours, which colour-blind readers tell apart."""
+"""Plots of curves and metrics, in the colour-blind-safe palette of Okabe and Ito."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ STYLES = ("-", "--", "-.", ":")
 BINS = 10
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""Scores and labels (n,) by the name to print."""
+"""Probabilities and labels (n,) by the name in the legend."""
 
 
 def roc(path: Path, curves: Curves, title: str) -> None:
-    """Receiver operating characteristic, with the area under it in the legend."""
+    """Plots the receiver operating characteristic, with its area in the legend."""
     figure, axes = _figure(title, "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="chance, AUC 0.500")
     for i, (name, (prob, label)) in enumerate(curves.items()):
@@ -34,10 +34,10 @@ def roc(path: Path, curves: Curves, title: str) -> None:
 
 
 def precision_recall(path: Path, curves: Curves, title: str) -> None:
-    """Precision over recall, with the average precision in the legend."""
+    """Plots precision over recall, with the average precision in the legend."""
     figure, axes = _figure(title, "recall", "precision")
     share = float(np.mean(next(iter(curves.values()))[1]))
-    axes.axhline(share, color="0.7", linewidth=1, label=f"always crossing, AP {share:.3f}")
+    axes.axhline(share, color="0.7", linewidth=1, label=f"always positive, AP {share:.3f}")
     for i, (name, (prob, label)) in enumerate(curves.items()):
         precision, recall, _ = precision_recall_curve(label, prob)
         ap = average_precision(prob, label)
@@ -47,13 +47,13 @@ def precision_recall(path: Path, curves: Curves, title: str) -> None:
 
 
 def calibration(path: Path, curves: Curves, title: str) -> None:
-    """Share of positives over probability; below, how many forecasts each bin holds.
+    """Plots the fraction of positives over the probability; below, a histogram of probabilities.
 
-    Bins with fewer than 1 % of the forecasts are drawn as hollow dots: noise rules there.
+    Bins with fewer than 1 % of the predictions are drawn as hollow dots: their values are noisy.
     """
-    figure, axes = _figure(title, "", "share that crosses", below=True)
+    figure, axes = _figure(title, "", "fraction crossing", below=True)
     below = figure.axes[1]
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect calibration")
     edges = np.linspace(0, 1, BINS + 1)
     for i, (name, (prob, label)) in enumerate(curves.items()):
         bins = np.minimum((prob * BINS).astype(int), BINS - 1)
@@ -64,8 +64,8 @@ def calibration(path: Path, curves: Curves, title: str) -> None:
         few, colour = count[used] < 0.01 * len(prob), _style(i)["color"]
         axes.scatter(x, y, s=22, c=np.where(few, "white", colour), edgecolor=colour, zorder=3)
         below.stairs(count / len(prob), edges, **_style(i))
-    below.set_xlabel("forecast probability of crossing")
-    below.set_ylabel("share of\nforecasts")
+    below.set_xlabel("predicted probability of crossing")
+    below.set_ylabel("fraction of\npredictions")
     below.grid(alpha=0.3)
     below.set_ylim(bottom=0)
     _save(figure, axes, path)
@@ -78,13 +78,13 @@ def horizons(
     title: str,
     ylabel: str,
 ) -> None:
-    """A metric over the frames ahead.
+    """Plots a metric over the prediction horizon.
 
     Args:
-        path: PNG to write.
-        lines: By name, the value and its interval (3, H): value, low, high.
+        path: Output file, PNG or SVG.
+        lines: Metric and its confidence interval (3, H), i.e. value, low, high, by model.
         frames: (H,) frames ahead.
-        title: Heading.
+        title: Title.
         ylabel: Name of the metric.
     """
     figure, axes = _figure(title, "frames ahead", ylabel)
@@ -99,13 +99,13 @@ def horizons(
 
 
 def levels(path: Path, rows: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> None:
-    """A metric with its interval for each level of something, one mark per forecaster.
+    """Plots ROC AUC with its confidence interval by subgroup, one mark per model.
 
     Args:
-        path: Of the figure.
-        rows: By forecaster, value, low and high (3, L); NaN is left out.
-        names: L levels.
-        title: Heading.
+        path: Output file, PNG or SVG.
+        rows: Value, low and high (3, L) by model; NaN is not drawn.
+        names: Names of the L subgroups.
+        title: Title.
     """
     figure = Figure(figsize=(5.2, 1.2 + 0.42 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -125,7 +125,15 @@ def levels(path: Path, rows: Mapping[str, np.ndarray], names: Sequence[str], tit
 def by_frame(
     path: Path, lines: Mapping[str, np.ndarray], first: int, title: str, ylabel: str
 ) -> None:
-    """Something over the frames of a clip, the first of which has the number `first`."""
+    """Plots a quantity over the frames of a clip.
+
+    Args:
+        path: Output file, PNG or SVG.
+        lines: Values (L,) by model.
+        first: Number of the first frame.
+        title: Title.
+        ylabel: Name of the quantity.
+    """
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
     for i, (name, values) in enumerate(lines.items()):
@@ -153,6 +161,6 @@ def _figure(title: str, xlabel: str, ylabel: str, below: bool = False) -> tuple[
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
     axes.legend(fontsize="small", loc="best")
     with write_atomic(path) as temporary:
-        # An SVG would tell the time, and be another file each time.
+        # Without it, an SVG contains the time and is never the same file twice.
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(temporary, dpi=150, metadata=metadata)

@@ -66,6 +66,8 @@ def render(
         DataError: The source, the video or the format cannot be used.
     """
     path, dataset = Path(source), None
+    if path.is_file() or source in DATASETS:
+        _check_format(out)
     if path.is_file():
         if path.suffix == ".arrow":
             layers = of_store(Prepared(path))
@@ -84,6 +86,7 @@ def render(
             _render_clips(task, data, out, clips)
             return
         assert isinstance(task, IntentTask) and isinstance(data, IntentData)
+        _check_format(out)
         dataset, folder = data.dataset, data.root or None
         meta = {"dataset": dataset, "protocol": data.protocol, "subset": data.subset}
         scene = _scene(clip, meta, folder)
@@ -115,6 +118,12 @@ def _scene(clip: str | None, meta: dict[str, Any], root: Path | str | None) -> S
     raise DataError("--clip", f"{clip!r} is not one of the {len(names)} videos of {dataset}", mend)
 
 
+def _check_format(out: Path) -> None:
+    if out.suffix not in (".mp4", ".gif", ".rrd"):
+        problem = f"must end in .mp4, .gif or .rrd, got {out}"
+        raise DataError("--out", problem, "choose one of these")
+
+
 def _own_video(layers: Layers, clips: Path | None) -> Path | None:
     """The dataset's own video, if it is available."""
     path = clips / f"{layers.name}.mp4" if clips else None
@@ -144,10 +153,6 @@ def _render_video(
     if out.suffix == ".rrd":
         write_recording(out, layers, frames)
         return
-    if out.suffix not in (".mp4", ".gif"):
-        raise DataError(
-            "--out", f"must end in .mp4, .gif or .rrd, got {out}", "choose one of these"
-        )
 
     def drawn() -> Iterator[np.ndarray]:
         for number, picture in frames:
