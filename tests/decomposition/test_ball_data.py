@@ -1,4 +1,4 @@
-"""Pictures of balls against OpenCV and closed forms; clips as functions of seed and number."""
+"""Drawn balls against OpenCV and closed forms; clips as functions of seed and number."""
 
 import cv2
 import numpy as np
@@ -16,14 +16,14 @@ SMALL |= {"val_clips": 6, "test_clips": 7, "trajectories": 30}
 
 
 def scene(*places, radius=0.1):
-    """One frame of balls at these places, in box widths; None is no ball."""
+    """Returns one frame of balls at the given positions in box widths; None is no ball."""
     there = np.array([p is not None for p in places])
     position = np.array([p or (np.nan, np.nan) for p in places])[None, None]
     radii = np.where(there, radius, np.nan)[None]
     return Balls(position, 0 * position, radii, np.where(there, 1.0, np.nan)[None], np.ones(2))
 
 
-def test_discs_are_opencvs_circles_at_rounded_places():
+def test_discs_equal_opencv_circles_at_rounded_positions():
     states = Discs(length=5).states(np.arange(20))
     found = Drawing(states.radii, 128).frames(states)
     for clip in range(20):
@@ -35,7 +35,7 @@ def test_discs_are_opencvs_circles_at_rounded_places():
 
 
 @pytest.mark.parametrize("look", ["disc", "smooth", "soft"])
-def test_balls_over_the_edge_are_cut_and_none_draws_nothing(look):
+def test_balls_are_clipped_at_the_edge_and_absent_ones_not_drawn(look):
     balls = scene((0.5, 0.5), None)
     drawing = Drawing(np.array([0.1]), 64, look)
     whole = drawing.frames(balls)[0, 0]
@@ -51,7 +51,7 @@ def test_balls_over_the_edge_are_cut_and_none_draws_nothing(look):
     assert not drawing.frames(scene(None)).any()
 
 
-def test_smooth_balls_have_their_area_and_centre():
+def test_smooth_balls_have_the_right_area_and_centre():
     rng = np.random.default_rng(0)
     axis = np.arange(64) + 0.5
     for look, area in (("smooth", np.pi * 6.4**2), ("soft", None)):
@@ -60,12 +60,12 @@ def test_smooth_balls_have_their_area_and_centre():
             balls = scene(tuple(place))
             frame = drawing.frames(balls)[0, 0] / 255.0
             centre = np.array([frame.sum(0) @ axis, frame.sum(1) @ axis]) / frame.sum()
-            # Places are cut to an eighth of a pixel.
+            # Positions are truncated to an eighth of a pixel.
             np.testing.assert_allclose(centre, drawing.positions(balls)[0, 0, 0], atol=0.08)
             assert area is None or frame.sum() == pytest.approx(area, rel=0.01)
 
 
-def test_balls_of_several_radii():
+def test_balls_of_different_radii():
     balls = scene((0.3, 0.3), (0.7, 0.7))
     balls = balls._replace(radii=np.array([[0.05, 0.2]]))
     frame = Drawing(balls.radii, 64).frames(balls)[0, 0] > 0
@@ -87,7 +87,7 @@ def together(clips):
     return [torch.cat(part) for part in zip(*clips, strict=True)]
 
 
-def test_clips_are_the_same_in_any_batch_and_worker():
+def test_clips_do_not_depend_on_batches_and_workers():
     first = together(batches(BallsData(**SMALL), epoch=3))
     assert first[0].shape == (10, 6, 1, 32, 32) and first[0].dtype == torch.uint8
     assert first[1].shape == (10, 6, 4, 2) and first[2].tolist() == [[0] * 4] * 10
@@ -101,7 +101,7 @@ def test_clips_are_the_same_in_any_batch_and_worker():
         assert not torch.equal(first[0], other[0])
 
 
-def test_training_shows_any_window_of_its_scenes():
+def test_training_clips_are_random_windows_of_scenes():
     options = SMALL | {"epoch_clips": 500, "trajectories": 3}
     clips = together(batches(BallsData(**options)))
     states = Discs(length=12).states(np.arange(3))
@@ -121,7 +121,7 @@ def test_training_shows_any_window_of_its_scenes():
     assert len(seen) == 21
 
 
-def test_files_take_the_place_of_simulation(tmp_path):
+def test_files_replace_simulation(tmp_path):
     states = Discs(balls=3, length=9, seed=5).states(np.arange(4))
     write_balls(tmp_path / "mine.npz", states)
     data = BallsData(**SMALL, test_file=str(tmp_path / "mine.npz"))
@@ -129,7 +129,7 @@ def test_files_take_the_place_of_simulation(tmp_path):
     assert len(clips[0]) == 4 == data.clips["test"]
     expected = states.positions[:, :6] * 32 + 0.5
     np.testing.assert_allclose(clips[1].numpy(), expected, atol=1e-4)
-    with pytest.raises(DataError, match="mine.npz: scenes of 9 frames are shorter than data.leng"):
+    with pytest.raises(DataError, match="mine.npz: scenes have 9 frames, data.length is 10"):
         BallsData(**SMALL | {"length": 10}, test_file=str(tmp_path / "mine.npz")).setup("test")
 
 
@@ -143,6 +143,6 @@ def test_files_take_the_place_of_simulation(tmp_path):
         ({"size": 8}, "data.size: must be between 16 and 1024, got 8"),
     ],
 )
-def test_wrong_options(options, line):
+def test_invalid_options_are_rejected(options, line):
     with pytest.raises(DataError, match=line):
         BallsData(**SMALL | options)

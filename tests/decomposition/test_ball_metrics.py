@@ -1,4 +1,4 @@
-"""Errors of position and velocity, against closed forms, plain loops and published anchors."""
+"""Position and velocity errors against closed forms, a plain loop and published values."""
 
 import math
 
@@ -19,7 +19,7 @@ from vidreason.decomposition.discs import Discs
 
 
 def clips(count=8, **options):
-    """Clips of simulated balls at 128 px, all in one batch, without frames."""
+    """Returns a batch of simulated balls at 128 px, without frames."""
     states = Discs(length=20, seed=SEEDS["test"], **options).states(np.arange(count))
     position, velocity = torch.from_numpy(128 * np.stack([states.positions, states.velocities]))
     none = torch.zeros(count, states.positions.shape[2], dtype=torch.int64)
@@ -38,7 +38,7 @@ def scores(clip, placed, t_in=10):
     return metrics.compute()
 
 
-def test_walls_are_no_collisions_and_balls_are_for_good():
+def test_walls_are_not_collisions_and_collisions_persist():
     right, left, up = [1.0, 0.5], [-1.0, 0.5], [1.0, -0.5]
     slow, fast = [0.2, 0.5], [-1.8, 0.5]
     one = [right, left, up, up, right]  # walls
@@ -49,38 +49,38 @@ def test_walls_are_no_collisions_and_balls_are_for_good():
     assert found[0].T.int().tolist() == [[0] * 5, [0, 0, 1, 1, 1], [0] * 5, [0, 0, 0, 0, 1]]
 
 
-def test_collisions_of_the_simulator_are_seen():
-    # At 128 px two balls that touched are 18 px apart, and fly apart by a few px per frame.
+def test_simulated_collisions_are_detected():
+    # At 128 px, balls touch at a distance of 19.2 px and separate by a few px per frame.
     clip = clips(200)
     apart = torch.cdist(clip.positions, clip.positions) + 1e3 * torch.eye(4)
     hit = collided(clip.velocities)
     new = hit[:, 1:] & ~hit[:, :-1]
     assert new.sum() > 100
-    # Whoever was knocked between two frames was close to somebody in one of them.
+    # A ball hit between two frames is close to another in one of them.
     near = torch.minimum(apart.amin(-1)[:, 1:], apart.amin(-1)[:, :-1])
     assert (near[new] < 2 * 9.6 + 6).all()
-    # Whoever is knocked has a partner that is, or was before.
+    # A collision has two partners, so there is never exactly one such ball.
     assert (hit.sum(-1) != 1).all()
 
 
-def test_no_collisions_of_one_ball_under_gravity():
+def test_single_ball_under_gravity_never_collides():
     clip = clips(50, balls=1, gravity=1e-3)
     assert not collided(clip.velocities).any()
 
 
-def test_speed_and_direction_in_closed_form():
+def test_speed_error_and_cosine_in_closed_form():
     angle = torch.tensor([0.0, 0.5, math.pi])
     truth = torch.tensor([[2.0, 0.0]]).expand(3, 2)
     predicted = 3 * torch.stack([angle.cos(), angle.sin()], -1)
     error, cosine = compare(predicted, truth, 0.1)
     assert torch.allclose(error, torch.tensor(0.5))
     assert torch.allclose(cosine, angle.cos())
-    # What hardly moves has no direction, whichever of the two it is.
+    # Slow velocities have no direction, whether predicted or true.
     for pair in ((predicted, truth * 0.01), (predicted * 0.01, truth)):
         assert all(value.isnan().all() for value in compare(*pair, 0.1))
 
 
-def test_constant_velocity_goes_on_along_a_line():
+def test_constant_velocity_extrapolates_lines():
     time = torch.arange(8.0)
     line = torch.stack([3 + 2 * time, 5 - time], -1)[None, :, None]
     bent = line.clone()
@@ -88,7 +88,7 @@ def test_constant_velocity_goes_on_along_a_line():
     assert torch.allclose(constant_velocity(bent, 4), line)
 
 
-def test_right_positions_in_any_order_are_perfect(many):
+def test_true_positions_in_any_order_are_perfect(many):
     order = [2, 0, 3, 1]
     found = scores(many, many.positions[:, :, order] + 4.0)
     for name in ("position_error", "position_error_collided", "velocity_error"):
@@ -97,7 +97,7 @@ def test_right_positions_in_any_order_are_perfect(many):
     assert torch.allclose(found["velocity_cosine_by_horizon"], torch.tensor(1.0).double())
 
 
-def test_published_anchors(many):
+def test_published_values_of_baselines(many):
     truth = scores(many, many.positions)
     assert abs(truth["velocity_error_published"] - 0.089) < 0.005
     assert abs(truth["velocity_cosine_published"] - 0.991) < 0.002
@@ -108,12 +108,12 @@ def test_published_anchors(many):
         assert abs(found[-1] - last) < 0.02
 
 
-def test_published_rule_is_that_of_a_plain_loop():
+def test_published_rule_equals_a_plain_loop():
     clip, t_in = clips(12), 10
     generator = torch.Generator().manual_seed(1)
     noise = 3 * torch.randn(clip.positions.shape, generator=generator)
     placed = clip.positions + noise
-    placed[0, :, 1] = placed[0, :, 0] + 0.1  # two components on one ball
+    placed[0, :, 1] = placed[0, :, 0] + 0.1  # two components at one ball
     truth = np.round(clip.positions.numpy() - 0.5) / 128
     ours = placed.numpy() / 128
     errors, cosines, dropped = [[] for _ in range(10)], [[] for _ in range(10)], 0
@@ -143,7 +143,7 @@ def test_published_rule_is_that_of_a_plain_loop():
         )
 
 
-def test_errors_after_collisions_are_of_those_balls_only(many):
+def test_errors_after_collisions_count_collided_balls_only(many):
     hit = collided(many.velocities[:, 9:])[:, 1:]
     placed = many.positions.clone()
     placed[:, 10:, :, 0] += torch.where(hit, 2.0, 1.0)
@@ -154,16 +154,17 @@ def test_errors_after_collisions_are_of_those_balls_only(many):
     assert math.isclose(found["position_error"], 1 + share, rel_tol=1e-4)
 
 
-def test_batches_add_up(many):
+def test_result_does_not_depend_on_batches(many):
     placed = constant_velocity(many.positions, 10)
     metrics = BallMetrics(10, 10, 128)
     for part in (slice(0, 100), slice(100, 2000)):
         metrics.update(Clip(*(x[part] for x in many)), placed[part])
+    whole = scores(many, placed)
     for name, value in metrics.compute().items():
-        assert torch.allclose(value, scores(many, placed)[name], equal_nan=True), name
+        assert torch.allclose(value, whole[name], equal_nan=True), name
 
 
-def test_missing_balls_count_nowhere(many):
+def test_missing_balls_are_ignored(many):
     part = Clip(*(x[:50] for x in many))
     positions, velocities = part.positions.clone(), part.velocities.clone()
     positions[:, :, 3], velocities[:, :, 3] = math.nan, math.nan
@@ -176,18 +177,18 @@ def test_missing_balls_count_nowhere(many):
         assert torch.isclose(found[name], expected[name]), name
 
 
-def test_rollout_of_lines_keeps_energy_until_nothing_is_inside():
+def test_rollout_of_lines_keeps_energy_and_leaves_the_box():
     time = torch.arange(60.0)[:, None, None]
     start = torch.tensor([[20.0, 40.0], [20.0, 90.0]])
     placed = (start + torch.tensor([2.0, 0.0]) * time)[None] + 0.5
     found = rollout(placed, 10, 128, 9.0)
     assert torch.allclose(found["energy"], torch.tensor(1.0))
-    # Half of a radius into the wall is at 123.5 px: frame 52 is at 124.
+    # Half a radius into the wall is at 123.5 px.
     assert found["outside"].tolist() == [float(20 + 2 * t > 123.5) for t in range(10, 60)]
     assert not found["merged"].any()
 
 
-def test_rollout_sees_balls_that_merge_and_slow_down():
+def test_rollout_detects_merging_and_slowing_balls():
     gap = torch.linspace(38, 0, 20)
     placed = torch.full((1, 20, 2, 2), 60.0)
     placed[0, :, 0, 0] += gap

@@ -1,3 +1,5 @@
+"""Sizes, positions and colours in filmstrips, animations, trajectories and curves."""
+
 import cv2
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ from vidreason.decomposition.filmstrips import (
 
 
 def moving_square(size=32, length=6, channels=1, components=2):
-    """Truth (2, L, C, S, S), and a model that has the second clip right: one square to the right.
+    """Returns truth (2, L, C, S, S) and its correct decomposition.
 
-    The first component draws it, the others draw nothing.
+    The first clip is black. The second is a square that moves right, drawn by the first component.
     """
     truth = torch.zeros(2, length, channels, size, size)
     positions = torch.full((2, length, components, 2), size / 2)
@@ -36,7 +38,7 @@ def pixels(path):
 
 
 def coloured(picture):
-    """Pixels of the components' colours, not of the grey ones and nearly grey ones around."""
+    """Returns a mask of the components' colours, without grey and nearly grey pixels."""
     return np.ptp(picture, axis=-1) > 60
 
 
@@ -55,10 +57,10 @@ def test_filmstrip_has_a_row_per_component_and_a_column_per_frame(
     assert [path.name for path in tmp_path.iterdir()] == ["strip.png"]
 
 
-def test_paths_of_a_right_forecast_cover_the_true_ones(tmp_path):
+def test_correct_trajectories_cover_the_true_ones(tmp_path):
     truth, decomposition = moving_square(components=1)
     frames = (255 * truth).byte()
-    # Drawn off the middle of its window, which must not show.
+    # An offset of the object in its window must not be visible.
     shifted = decomposition._replace(positions=decomposition.positions + 3)
     none = torch.zeros(2, 1, dtype=torch.int64)
     clip = Clip(frames, decomposition.positions, none, torch.arange(2))
@@ -67,14 +69,14 @@ def test_paths_of_a_right_forecast_cover_the_true_ones(tmp_path):
         draw_trajectories(tmp_path / f"{name}.png", clip, found, 4, 1)
         seen[name] = pixels(tmp_path / f"{name}.png")
     assert (seen["right"] == seen["shifted"]).all()
-    # From where it was last seen to its last place, 20 times enlarged, and nowhere else.
+    # From the last input frame to the last predicted one, at 20 times the size.
     y, x = np.nonzero(coloured(seen["right"]))
     assert abs(y - 12 * 20).max() <= 5
     assert 14 * 20 - 5 <= x.min() <= 14 * 20 + 5
     assert 18 * 20 - 5 <= x.max() <= 18 * 20 + 5
 
 
-def test_paths_of_a_wrong_forecast_leave_the_true_ones_in_sight(tmp_path):
+def test_wrong_trajectories_are_drawn_beside_the_true_ones(tmp_path):
     truth, decomposition = moving_square(components=1)
     none = torch.zeros(2, 1, dtype=torch.int64)
     clip = Clip((255 * truth).byte(), decomposition.positions, none, torch.arange(2))
@@ -85,28 +87,28 @@ def test_paths_of_a_wrong_forecast_leave_the_true_ones_in_sight(tmp_path):
     assert y.max() >= 18 * 20
 
 
-def test_filmstrip_shows_the_clip_asked_for(tmp_path):
+def test_filmstrip_shows_the_chosen_clip(tmp_path):
     truth, decomposition = moving_square(components=1)
     draw_filmstrip(tmp_path / "0.png", truth, decomposition, 4)
     draw_filmstrip(tmp_path / "1.png", truth, decomposition, 4, 1)
-    # 8 x 8 pixels, four times enlarged, in six frames of truth, model and windows.
+    # 8 x 8 pixels at four times the size, in six frames of truth, model and windows.
     white = [(pixels(tmp_path / f"{k}.png") == 255).all(-1).sum() for k in (0, 1)]
     assert white == [0, 3 * 6 * (8 * 4) ** 2]
 
 
-def test_windows_are_drawn_where_they_are(tmp_path):
+def test_windows_are_drawn_at_their_positions(tmp_path):
     truth, decomposition = moving_square(components=1)
     draw_filmstrip(tmp_path / "strip.png", truth, decomposition, 6, 1)
     picture = pixels(tmp_path / "strip.png")
-    rows = picture[-128 - 8 : -8]  # the last row, above its gap and the margin
+    rows = picture[-128 - 8 : -8]  # the last row, without its gap and the margin
     box = np.argwhere(coloured(rows))
-    # The centre is (8, 12) in the first frame, the window 12 wide, a pixel four wide.
+    # In the first frame the centre is (8, 12); the window is 12 wide, and each pixel 4.
     assert box[:, 0].min() == 4 * 6 and box[:, 0].max() == 4 * 18 - 1
     columns = np.unique(box[:, 1])
     assert columns[0] + 4 * 12 - 1 in columns
 
 
-def test_truth_may_end_before_the_prediction(tmp_path):
+def test_truth_may_be_shorter_than_the_prediction(tmp_path):
     truth, decomposition = moving_square(components=1)
     draw_filmstrip(tmp_path / "strip.png", truth[:, :4], decomposition, 4, 1)
     white = (pixels(tmp_path / "strip.png") == 255).all(-1).sum()
@@ -114,7 +116,7 @@ def test_truth_may_end_before_the_prediction(tmp_path):
     draw_animation(tmp_path / "clip.gif", truth[:, :4], decomposition, 4, 1)
 
 
-def test_values_that_are_no_colour_do_not_stop_the_drawing(tmp_path):
+def test_nan_and_out_of_range_values_are_drawn(tmp_path):
     truth, decomposition = moving_square()
     for part in decomposition:
         part[1, 0] = torch.nan
@@ -123,7 +125,7 @@ def test_values_that_are_no_colour_do_not_stop_the_drawing(tmp_path):
 
 
 @pytest.mark.parametrize("size", [32, 65])
-def test_animations_have_every_frame(tmp_path, size):
+def test_animations_have_all_frames(tmp_path, size):
     truth, decomposition = moving_square(size)
     draw_animation(tmp_path / "clip.gif", truth, decomposition, 4, 1)
     draw_animation(tmp_path / "clip.mp4", truth, decomposition, 4, 1)
@@ -136,19 +138,19 @@ def test_animations_have_every_frame(tmp_path, size):
         shown.append(frame[1])
     assert len(shown) == 6
     assert shown[0].shape == (height, width, 3)
-    # The square moves to the right in the left third, which shows the truth.
+    # In the left third, which shows the truth, the square moves to the right.
     bright = [np.argwhere(f[40:, : width // 3].min(-1) > 200)[:, 1].mean() for f in shown]
     assert (np.diff(bright) > 0).all()
 
 
-def test_unknown_kind_of_animation(tmp_path):
+def test_other_suffixes_are_rejected(tmp_path):
     truth, decomposition = moving_square()
-    with pytest.raises(DataError, match=r"clip.txt: is no kind of video.*; give .gif or .mp4"):
+    with pytest.raises(DataError, match=r"clip.txt: suffix must be one of .gif, .mp4; rename"):
         draw_animation(tmp_path / "clip.txt", truth, decomposition, 4)
     assert not list(tmp_path.iterdir())
 
 
-def test_curves_skip_what_is_missing(tmp_path):
+def test_curves_omit_missing_columns(tmp_path):
     table = tmp_path / "metrics.csv"
     widths = []
     for text in (

@@ -1,7 +1,9 @@
+"""Pixel and position metrics against closed forms and independent implementations."""
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torchmetrics.functional.image import structural_similarity_index_measure as reference_ssim
@@ -35,7 +37,7 @@ def measure(prediction, truth):
     return {name: metric(prediction, truth) for name, metric in FRAME_METRICS.items()}
 
 
-def test_frames_of_one_grey():
+def test_constant_frames_in_closed_form():
     found = measure(constant(0.5), constant(0.25))
     openstl = (2 * 0.5 * 0.25 + 0.02**2) / (0.5**2 + 0.25**2 + 0.02**2)
     gaussian = (2 * 0.5 * 0.25 + 0.01**2) / (0.5**2 + 0.25**2 + 0.01**2)
@@ -52,25 +54,25 @@ def test_frames_of_one_grey():
         assert value.numpy() == pytest.approx(expected[name], rel=1e-5), name
 
 
-def test_sums_run_over_channels_too():
+def test_errors_are_summed_over_channels():
     one, three = (constant(0.5, 1, 1, c, 16, 16) for c in (1, 3))
     for name in ("mse", "mae", "bce"):
         sums = [FRAME_METRICS[name](p, torch.zeros_like(p)) for p in (one, three)]
         assert sums[1].item() == pytest.approx(3 * sums[0].item())
 
 
-def test_a_stroke_that_is_one_pixel_off():
+def test_stroke_shifted_by_one_pixel():
     truth = torch.zeros(1, 1, 1, 16, 16)
     truth[..., 2:8, 5] = 1
     found = measure(truth.roll(1, -1), truth)
     assert found["mse"].item() == found["mae"].item() == 12
-    # Twelve pixels are surely wrong, all others as right as the clamp lets them be.
+    # Twelve pixels are certain and wrong, all others as right as clamping allows.
     wrong = -12 * np.log(1e-4) - 244 * np.log(1 - 1e-4)
     assert found["bce"].item() == pytest.approx(wrong, rel=1e-4)
     assert found["psnr"].item() == pytest.approx(10 * np.log10(256 / 12), rel=1e-5)
 
 
-def test_the_truth_itself():
+def test_perfect_prediction():
     truth = noise(0, 2, 3, 1, 16, 16)
     found = measure(truth, truth)
     assert (found["mse"] == 0).all() and (found["mae"] == 0).all() and (found["psnr"] == 100).all()
@@ -87,7 +89,7 @@ def test_predictions_are_clamped():
 
 
 def slow_ssim(p, g, weights, span, sample):
-    """One window after the other."""
+    """Computes SSIM window by window."""
     side, values = len(weights), []
     w = np.outer(weights, weights) / np.outer(weights, weights).sum()
     for y in range(p.shape[0] - side + 1):
@@ -104,7 +106,7 @@ def slow_ssim(p, g, weights, span, sample):
 
 
 @pytest.mark.parametrize("convention", ["openstl", "gaussian"])
-def test_ssim_window_by_window(convention):
+def test_ssim_equals_a_plain_loop(convention):
     p, g = noise(2, 1, 2, 1, 15, 18), noise(3, 1, 2, 1, 15, 18)
     p = 0.3 * p + 0.7 * g
     bell = np.exp(-(np.arange(-5, 6) ** 2) / 4.5)
@@ -117,15 +119,15 @@ def test_ssim_window_by_window(convention):
     assert channels.item() == pytest.approx(np.mean(slow), abs=1e-5)
 
 
-def test_ssim_is_torchmetrics_away_from_the_borders():
+def test_ssim_equals_torchmetrics_away_from_borders():
     p, g = noise(2, 1, 1, 1, 24, 24), noise(3, 1, 1, 1, 24, 24)
     _, image = reference_ssim(p[0], g[0], data_range=1.0, return_full_image=True)
     inside = image[..., 5:-5, 5:-5].mean().item()
     assert ssim(p, g, "gaussian").item() == pytest.approx(inside, abs=1e-5)
 
 
-def test_unknown_convention():
-    with pytest.raises(DataError, match="'skimage' is none; give `gaussian` or `openstl`"):
+def test_unknown_convention_is_rejected():
+    with pytest.raises(DataError, match="must be one of gaussian, openstl, got 'skimage'"):
         ssim(noise(0, 1, 1, 1, 16, 16), noise(0, 1, 1, 1, 16, 16), "skimage")
 
 
@@ -135,7 +137,7 @@ def test_excess_over_the_floor():
 
 
 def paths(seed, batch=3, digits=2, length=T_IN + T_OUT):
-    """Straight ways of digits, (B, T, N, 2), none parallel to another."""
+    """Returns straight paths of digits, (B, T, N, 2) px, of which no two are parallel."""
     rng = np.random.default_rng(seed)
     turn = 2 * np.pi * np.arange(digits) / digits + rng.uniform(0, 2 * np.pi, (batch, 1))
     step = 3.6 * np.stack([np.cos(turn), np.sin(turn)], -1)
@@ -144,8 +146,8 @@ def paths(seed, batch=3, digits=2, length=T_IN + T_OUT):
     return torch.from_numpy(start + time * step[:, None]).float()
 
 
-def test_position_error_by_hand():
-    # One digit on its way right; its component is 3 px above and slows down after the input.
+def test_position_error_in_closed_form():
+    # A digit moves right; its component is 3 px above it and slows down after the input.
     truth = torch.tensor([[0, 0], [4, 0], [8, 0], [12, 0]]).float()[None, :, None]
     predicted = truth + torch.tensor([0, -3])
     predicted[:, 2:, :, 0] -= torch.tensor([[1], [2]])
@@ -155,14 +157,15 @@ def test_position_error_by_hand():
     assert found.raw[0, :, 0].tolist() == pytest.approx([3, 3, 10**0.5, 13**0.5])
 
 
-def test_offset_is_that_of_the_input_frames():
+def test_offset_is_measured_in_the_input_frames():
     truth = torch.zeros(1, 4, 1, 2)
     predicted = torch.tensor([[1, 0], [3, 0], [100, 0], [2, 0]]).float()[None, :, None]
     assert follow(predicted, truth, 2).error[0, :, 0].tolist() == [1, 1, 98, 0]
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 4))
-def test_matching_is_the_hungarian_algorithms(seed, digits, components):
+def test_matching_equals_the_hungarian_algorithm(seed, digits, components):
     truth = paths(seed, digits=digits) + 3 * noise(seed, 3, 7, digits, 2)
     predicted = 64 * noise(seed + 1, 3, 7, components, 2)
     truth[0, :, 0] = NAN
@@ -182,8 +185,9 @@ def test_matching_is_the_hungarian_algorithms(seed, digits, components):
         assert best.nansum().item() == pytest.approx(cost[row, column].sum(), abs=1e-3)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.permutations(range(3)))
-def test_order_and_offsets_of_components_do_not_matter(seed, order):
+def test_matching_is_invariant_to_order_and_offsets(seed, order):
     truth = paths(seed, digits=3)
     predicted = truth + noise(seed, *truth.shape)
     shift = 20 * noise(seed + 1, 3, 1, 3, 2)
@@ -198,9 +202,9 @@ def test_order_and_offsets_of_components_do_not_matter(seed, order):
 def test_missing_digits_have_no_error():
     truth = paths(0)
     predicted = truth + 1
-    truth[0, :, 1] = NAN  # never there
-    truth[1, 2, 0] = NAN  # away for a frame
-    truth[2, :T_IN, 0] = NAN  # comes too late to be matched
+    truth[0, :, 1] = NAN  # never present
+    truth[1, 2, 0] = NAN  # absent in one frame
+    truth[2, :T_IN, 0] = NAN  # appears too late to be matched
     found = follow(predicted, truth, T_IN)
     assert found.component.tolist() == [[0, -1], [0, 1], [-1, 1]]
     gone = found.error.isnan()
@@ -210,7 +214,7 @@ def test_missing_digits_have_no_error():
     assert found.error.nan_to_num().numpy() == pytest.approx(0, abs=1e-5)
 
 
-def test_a_component_that_is_not_a_number_follows_nothing():
+def test_nan_component_is_not_matched():
     truth = paths(0)
     predicted = truth.clone()
     predicted[:, 1, 0] = NAN
@@ -218,14 +222,14 @@ def test_a_component_that_is_not_a_number_follows_nothing():
     assert found.error[:, :, 0].isnan().all() and (found.error[:, :, 1] == 0).all()
 
 
-def test_too_many_digits():
-    with pytest.raises(DataError, match="digits: 9, and 2 components, are too many to be matched"):
+def test_too_many_digits_are_rejected():
+    with pytest.raises(DataError, match="digits: 9 digits and 2 components are too many to match"):
         follow(paths(0), paths(0, digits=9), T_IN)
 
 
 def test_empty_components():
     components = torch.zeros(1, 3, 4, 1, 8, 8)
-    components[0, 1, 0, 0, 3, 3] = 0.11  # one dot in one input frame is something
+    components[0, 1, 0, 0, 3, 3] = 0.11  # one pixel in one input frame is not empty
     components[0, :, 1] = 0.09
     components[0, 2, 2] = 1  # after the input
     components[0, :, 3] = 1
@@ -235,9 +239,9 @@ def test_empty_components():
 def test_ambiguous_clips():
     truth = torch.tensor([[10.0, 10], [50, 50]]).expand(4, 3, 2, 2).clone()
     predicted = truth.clone()
-    predicted[1] = predicted[1].flip(1)  # swapped: each still has its own digit
+    predicted[1] = predicted[1].flip(1)  # swapped; each still has its own digit
     predicted[2:, :, 1] = 12  # both at the first digit
-    predicted[:, 2] = 0  # later frames do not count
+    predicted[:, 2] = 0  # later frames are ignored
     blank = torch.zeros(4, 2, dtype=torch.bool)
     blank[3, 1] = True
     assert ambiguous(predicted, truth, 2, blank).tolist() == [False, False, True, False]
@@ -272,7 +276,7 @@ def streamed(clip, prediction, found, size):
     return metrics.compute()
 
 
-def test_streaming_does_not_depend_on_the_batch_size():
+def test_result_does_not_depend_on_the_batch_size():
     truth = paths(0, batch=13)
     truth[0, :, 1], truth[5, 2, 0] = NAN, NAN
     clip, found = clip_of(truth), decomposition(paths(0, batch=13) + 6 * noise(1, *truth.shape))
@@ -313,19 +317,19 @@ def test_memory_does_not_grow():
     assert metrics.clips == 0
 
 
-def test_predictions_alone_give_pixel_metrics():
+def test_without_decomposition_only_pixel_metrics():
     found = streamed(clip_of(paths(0)), noise(0, 3, T_OUT, 1, 16, 16), None, 3)
     assert set(found) == {f"{name}{end}" for name in FRAME_METRICS for end in ("", "_by_frame")}
 
 
-def test_unknown_positions_give_pixel_metrics():
+def test_without_positions_only_pixel_metrics():
     truth = torch.full_like(paths(0), NAN)
     found = streamed(clip_of(truth), noise(0, 3, T_OUT, 1, 16, 16), decomposition(paths(0)), 3)
     assert set(found) == {f"{name}{end}" for name in FRAME_METRICS for end in ("", "_by_frame")}
 
 
-def test_half_precision_ends_at_the_prediction():
-    # SSIM of nearly even frames is where rounding would show.
+def test_metrics_are_computed_in_full_precision():
+    # Rounding would show in the SSIM of nearly uniform frames.
     prediction, truth = 0.5 + 0.02 * noise(0, 2, 3, 1, 16, 16).bfloat16(), noise(1, 2, 3, 1, 16, 16)
     expected = measure(prediction.float(), truth)
     with torch.autocast("cpu", torch.bfloat16):
@@ -341,7 +345,7 @@ def summary(truth, positions, components=None):
     return {name: round(float(value), 2) for name, value in values.items() if value.ndim == 0}
 
 
-def test_what_separation_is():
+def test_separation_of_typical_decompositions():
     truth = paths(3, batch=5)
     right = summary(truth, truth)
     assert (right["separated"], right["separation"], right["position_error"]) == (1, 0.01, 0)
@@ -353,14 +357,14 @@ def test_what_separation_is():
     assert (twice["separated"], twice["ambiguous"]) == (0, 1) and twice["separation"] > 2
     still = summary(truth, torch.full_like(truth, 32))
     assert still["separated"] == 0 and still["position_error"] > 2
-    # Three of five clips decide the median.
+    # Three of five clips determine the median.
     most = torch.arange(5)[:, None, None, None] < 3
     majority = summary(truth, truth.where(most, both))
     assert (majority["separated"], majority["separation"]) == (0.6, 0.01)
     assert summary(truth, both.where(most, truth))["separation"] > 2
 
 
-def test_too_few_components_separate_nothing():
+def test_too_few_components_do_not_separate():
     truth = paths(3)
     found = summary(truth, truth[:, :, :1])
     assert (found["separated"], found["position_error"], found["separation"]) == (0, 0, 99.99)
@@ -377,7 +381,7 @@ def test_surplus_components_must_be_empty():
     assert (good["separated"], good["ambiguous"], good["empty"]) == (1, 0, 0.33)
 
 
-def test_clips_without_digits_are_not_judged():
+def test_clips_without_digits_are_ignored():
     truth = paths(3)
     truth[1] = NAN
     found = summary(truth, paths(3))

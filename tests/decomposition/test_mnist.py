@@ -1,9 +1,9 @@
+"""Reading, drawing and downloading digits."""
+
 import gzip
 import hashlib
-import os
 import struct
 import tempfile
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,19 +19,11 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
 LABELS = np.array([3, 0, 9], np.uint8)
 
 
-@pytest.fixture(scope="session")
-def real():
-    root = Path(os.environ.get("VIDREASON_DATA", "")) / "mnist"
-    if "VIDREASON_DATA" not in os.environ or not root.is_dir():
-        pytest.skip("$VIDREASON_DATA/mnist is not there")
-    return root
-
-
 # Reading
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_file_is_read_as_it_was_written(tmp_path, pack):
+def test_files_are_read_as_written(tmp_path, pack):
     path = tmp_path / ("x" if pack is bytes else "x.gz")
     for items in (IMAGES, LABELS):
         path.write_bytes(pack(idx(items)))
@@ -49,17 +41,17 @@ GOOD = idx(IMAGES)
         (GOOD[:13], "holds no items"),
         (idx(LABELS), "starts with 00000801, expected 00000803"),
         (b"\0\0\x0d\3" + GOOD[4:], "starts with 00000d03"),  # floats
-        (GOOD[:-1], "holds 2,351 bytes, expected 3 times 784"),
+        (GOOD[:-1], "holds 2,351 bytes, expected 3 x 784"),
         (GOOD + b"\0", "holds 2,353 bytes"),
         (idx(IMAGES[:, :20]), r"images of \[20, 28\], expected \[28, 28\]"),
         (idx(IMAGES[:0]), "holds no items"),
-        (struct.pack(">4I", 0x803, 2**32 - 1, 28, 28) + b"0", "expected 4294967295 times 784"),
+        (struct.pack(">4I", 0x803, 2**32 - 1, 28, 28) + b"0", "expected 4294967295 x 784"),
         (struct.pack(">4I", 0x803, 1, 2**31, 2**31) + b"0", "holds images of"),
-        (struct.pack(">4I", 0x803, 0, 28, 28) + b"0", "holds 1 bytes, expected 0 times"),
+        (struct.pack(">4I", 0x803, 0, 28, 28) + b"0", "holds 1 bytes, expected 0 x 784"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_another_file_is_refused_in_a_line(tmp_path, content, problem, suffix):
+def test_other_files_are_rejected_with_one_line(tmp_path, content, problem, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
     with pytest.raises(DataError, match=problem) as error:
@@ -77,14 +69,14 @@ def test_another_file_is_refused_in_a_line(tmp_path, content, problem, suffix):
         lambda data: data[:100] + b"\xff" * 20 + data[120:],
     ],
 )
-def test_a_damaged_gzip_is_refused(tmp_path, damage):
+def test_damaged_gzip_is_rejected(tmp_path, damage):
     path = tmp_path / "x.gz"
     path.write_bytes(damage(gzip.compress(GOOD)))
     with pytest.raises(DataError, match="x.gz: is damaged"):
         read_idx(path, (28, 28))
 
 
-def test_no_more_is_unpacked_than_a_set_can_have(tmp_path):
+def test_decompression_stops_at_the_largest_possible_set(tmp_path):
     path = tmp_path / "x.gz"
     zeros = gzip.compress(bytes(100_000_000), 1)
     path.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 60_000, 28, 28)) + zeros)
@@ -113,7 +105,7 @@ def test_validation_is_the_end_of_the_training_images(root):
         np.testing.assert_array_equal(labels, items[f"{name}-labels-idx1-ubyte"][part])
 
 
-def test_a_set_that_does_not_fit_together_is_refused(tmp_path):
+def test_inconsistent_sets_are_rejected(tmp_path):
     with pytest.raises(DataError, match="train-images-idx3-ubyte.gz: no such file; .*data get"):
         read_digits(tmp_path, "val")
     mnist(tmp_path, train=5_000, test=5)
@@ -123,42 +115,42 @@ def test_a_set_that_does_not_fit_together_is_refused(tmp_path):
     with pytest.raises(DataError, match="t10k: 5 images and 3 labels"):
         read_digits(tmp_path, "test")
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(6, 11))))
-    with pytest.raises(DataError, match="t10k: label 10"):
+    with pytest.raises(DataError, match="t10k: labels must be between 0 and 9, got 10"):
         read_digits(tmp_path, "test")
 
 
-def test_the_real_digits(real):
-    images, labels = read_digits(real, "train")
+def test_real_digits(real_digits):
+    images, labels = read_digits(real_digits, "train")
     assert images.shape == (55_000, 28, 28) and np.bincount(labels).min() > 4_900
-    assert len(read_digits(real, "val")[0]) == 5_000
-    images, labels = read_digits(real, "test")
+    assert len(read_digits(real_digits, "val")[0]) == 5_000
+    images, labels = read_digits(real_digits, "test")
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert images.mean() == pytest.approx(0.1325 * 255, abs=0.01)
-    getting.get("mnist", real)
+    getting.get("mnist", real_digits)
 
 
 # Drawn digits
 
 
-def test_drawn_digits_are_centred_and_differ():
+def test_drawn_digits_are_centred_and_distinct():
     images, labels = drawn_digits(300, 4)
     assert images.shape == (300, 28, 28) and images.dtype == labels.dtype == np.uint8
     assert set(labels.tolist()) == set(range(10))
     assert len({image.tobytes() for image in images}) == 300
     moments = [cv2.moments(image) for image in images]
     centres = [(m["m10"] / m["m00"], m["m01"] / m["m00"]) for m in moments]
-    np.testing.assert_allclose(centres, 14, atol=0.1)  # as MNIST's, pixel 14 of 0 to 27
+    np.testing.assert_allclose(centres, 14, atol=0.1)  # pixel 14 of 0 to 27, as in MNIST
     edge = images.copy()
     edge[:, 2:-2, 2:-2] = 0
     assert not edge.any()
     assert 10 < images.mean() < 60
-    # Anti-aliased, and full where thick.
+    # Anti-aliased, with full brightness inside strokes.
     assert ((images > 20) & (images < 235)).any((1, 2)).all()
     assert (images.max((1, 2)) > 200).all()
 
 
-def test_drawn_digits_are_a_function_of_the_seed_and_tell_their_class():
+def test_drawn_digits_depend_on_the_seed_and_are_recognizable():
     images, labels = drawn_digits(400, 1)
     again = drawn_digits(400, 1)
     np.testing.assert_array_equal(images, again[0])
@@ -189,7 +181,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_get_takes_files_however_they_are_packed(manifest, root, tmp_path):
+def test_get_accepts_plain_and_gzipped_files(manifest, root, tmp_path):
     target = tmp_path / "data" / "mnist"
     getting.get("mnist", target)
     assert content(target) == content(root[0])
@@ -202,7 +194,7 @@ def test_get_takes_files_however_they_are_packed(manifest, root, tmp_path):
     assert content(tmp_path / "other") == content(repacked)
 
 
-def test_a_second_get_verifies_and_needs_no_source(manifest, tmp_path, monkeypatch):
+def test_second_get_verifies_without_source(manifest, tmp_path, monkeypatch):
     target = tmp_path / "data" / "mnist"
     getting.get("mnist", target)
     with monkeypatch.context() as patch:
@@ -213,11 +205,11 @@ def test_a_second_get_verifies_and_needs_no_source(manifest, tmp_path, monkeypat
         getting.get("mnist", target)
 
 
-def test_get_adds_what_is_missing(manifest, tmp_path):
+def test_get_adds_missing_files(manifest, tmp_path):
     target = tmp_path / "mnist"
     getting.get("mnist", target)
     (target / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="/no/folder: is no folder; give the folder that"):
+    with pytest.raises(DataError, match="/no/folder: is not a folder; give the folder that holds t10k"):
         getting.get("mnist", target, "/no/folder")
     getting.get("mnist", target)
     assert len(content(target)) == 4
@@ -232,10 +224,10 @@ def test_get_adds_what_is_missing(manifest, tmp_path):
         ("t10k-labels-idx1-ubyte.gz", None, "cannot be fetched"),
         ("train-images-idx3-ubyte", b"", "content has SHA-256"),
     ],
-    # Or the names would hold the second in which the content was packed.
+    # Generated ids would contain the time in gzip headers.
     ids=["other labels", "cut", "zeros", "missing", "empty"],
 )
-def test_get_refuses_other_files_and_leaves_nothing(manifest, tmp_path, name, data, problem):
+def test_get_rejects_other_files_and_leaves_nothing(manifest, tmp_path, name, data, problem):
     source = tmp_path / "source"
     mnist(source)
     (source / name).unlink()
@@ -246,7 +238,7 @@ def test_get_refuses_other_files_and_leaves_nothing(manifest, tmp_path, name, da
     assert not list((tmp_path / "data").iterdir())
 
 
-def test_the_manifest_names_four_files():
+def test_manifest_has_four_files():
     manifest = load_manifest("mnist")
     assert len(manifest["uncompressed"]) == 4 and manifest["source"].startswith("https://")
     images = 16 + 60_000 * 784

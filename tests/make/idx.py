@@ -1,4 +1,4 @@
-"""Small sets of digits as MNIST's idx files, written byte by byte."""
+"""Small sets of random images as MNIST's idx files."""
 
 import gzip
 import struct
@@ -8,13 +8,13 @@ import numpy as np
 
 
 def idx(items: np.ndarray) -> bytes:
-    """Magic number, dimensions, bytes."""
+    """Returns an array of bytes in the idx format: magic number, dimensions, values."""
     head = struct.pack(">BBBB", 0, 0, 8, items.ndim) + struct.pack(f">{items.ndim}I", *items.shape)
     return head + items.astype(np.uint8).tobytes()
 
 
 def mnist(root: Path, train: int = 5_020, test: int = 30) -> dict[str, np.ndarray]:
-    """Writes four files of noise, half of them gzipped; returns what is in them by name."""
+    """Writes the four files of MNIST, the labels gzipped, and returns their arrays by name."""
     rng = np.random.default_rng(5)
     root.mkdir(parents=True, exist_ok=True)
     items = {}
