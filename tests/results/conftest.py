@@ -1,6 +1,8 @@
 """Streets, runs, pages and a video that several tests of the results read; not to be written to."""
 
+import io
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +101,13 @@ def filmed(tmp_path_factory, film):
 
 @pytest.fixture(scope="session")
 def predicted(filmed, film):
-    """Output folder of `predict --video` on the film."""
-    out = filmed[0] / "predicted"
+    """Output folder of `predict --video` on the film, and what it printed."""
+    out, said = filmed[0] / "predicted", io.StringIO()
     line = ["predict", "--video", str(film / "street.mp4"), "--store", str(film / "store")]
     line += ["--weights", str(filmed[0] / "run"), "--height", "90", "--out", str(out)]
-    assert cli.main(line) == 0
-    return out
+    with redirect_stdout(said):
+        assert cli.main(line) == 0
+    return out, said.getvalue()
 
 
 @pytest.fixture(scope="session")

