@@ -34,7 +34,6 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 default_role = "code"
-smartquotes = False  # messages are shown as they are printed
 
 
 class Help(Directive):
@@ -95,7 +94,8 @@ class BadInputs(Directive):
         sources: dict[str, list[nodes.row]] = {}
         for name, line in yaml.safe_load(path.read_bytes()).items():
             source, _, problem = name.partition(": ")
-            sources.setdefault(source, []).append(_row(problem, line.removeprefix("error: ")))
+            row = _row(problem, line.removeprefix("error: "), code=True)
+            sources.setdefault(source, []).append(row)
         rows = [row for source, of in sources.items() for row in (_group(source, 2), *of)]
         table = _table(("input", "line"), rows, (26, 74))
         table["classes"].append("errors")
@@ -113,8 +113,12 @@ def _table(head: tuple[str, ...], rows: list[nodes.row], widths: tuple[int, ...]
     return nodes.table("", group, classes=["colwidths-given"])
 
 
-def _row(*words: str) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=word)) for word in words))
+def _row(*words: str, code: bool = False) -> nodes.row:
+    """A row of text; with `code`, the last cell is shown as it is, quotes and dashes included."""
+    cells = [nodes.paragraph(text=word) for word in words]
+    if code:
+        cells[-1] = nodes.paragraph("", "", nodes.literal(text=words[-1]))
+    return nodes.row("", *(nodes.entry("", cell) for cell in cells))
 
 
 def _group(name: str, columns: int) -> nodes.row:

@@ -1,4 +1,4 @@
-"""README, pages and cards: what they name exists, what they tell to type works, the site builds."""
+"""README, pages and cards: named files exist, commands and examples work, the site builds."""
 
 import inspect
 import re
@@ -35,7 +35,7 @@ def named(page):
 
 
 def blocks(page, kind):
-    """Name and text of the code blocks of a page, (caption or None, lines)."""
+    """Returns the code blocks of a page, as pairs of a caption or None and the code."""
     text = page.read_text()
     if page.suffix == ".md":
         return [(None, code) for code in re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)]
@@ -45,7 +45,7 @@ def blocks(page, kind):
 
 
 def commands(page, inline=False):
-    """Every line to be typed into a shell, in words."""
+    """Returns every shell command, in words; `inline` includes those in running text."""
     text = "\n".join(code for _, code in blocks(page, "console")).replace("\\\n", " ")
     lines = text.splitlines()
     if inline:
@@ -59,7 +59,7 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_files_that_are_named_exist(page):
+def test_named_files_exist(page):
     text = page.read_text()
     links = re.findall(r"\]\(([^)#]+)\)", text) if page.suffix == ".md" else []
     links += re.findall(r"^\.\. image:: (\S+)", text, re.MULTILINE)
@@ -83,7 +83,7 @@ def test_every_page_is_in_the_index():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_commands_that_are_told_exist(page):
+def test_commands_have_these_options(page):
     for first, *words in commands(page, inline=True):
         if first == "python" and words[0].startswith("tools/"):
             check_tool(words)
@@ -99,16 +99,17 @@ def test_commands_that_are_told_exist(page):
 
 
 def check_tool(words):
-    """The options of a tool stand in its source, and configurations exist."""
+    """Checks that options occur in the source of the tools, and that configurations exist."""
     source = "\n".join(path.read_text() for path in (ROOT / "tools").glob("*.py"))
     assert (ROOT / words[0]).is_file(), words[0]
     for word in words[1 : words.index("--pass") if "--pass" in words else None]:
-        assert not word.startswith("--") or f'"{word}"' in source, (words, word)
+        option = word.removeprefix("--")
+        assert option == word or re.search(f'"(--)?{option}"', source), (words, word)
         assert not word.startswith("configs/") or (ROOT / word).is_file(), word
 
 
 def check_training(words):
-    """Options of Lightning's commands are on their help pages; configurations and weights exist."""
+    """Checks options against the help pages and networks, and that configurations and weights exist."""
     if words[1:] == ["--help"]:
         return
     known = set(re.findall(r"--[\w.]+", train._page(words[0]) + train._page("fit")))
@@ -130,7 +131,7 @@ def check_training(words):
             assert value in shipped(), value
 
 
-def test_every_configuration_is_told_by_a_name_that_a_wheel_has():
+def test_commands_need_no_files_of_a_checkout():
     for page in PAGES:
         for words in commands(page, inline=True):
             if words[0] == "vidreason":
@@ -160,7 +161,7 @@ def test_every_column_of_the_graphs_is_described():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working directory with made-up data where the examples look for them."""
+    """Working directory with simulated data where the examples expect them."""
     base = tmp_path_factory.mktemp("examples")
     write_street(base / "data/jaad", videos=6, frames=(110, 130), split=(3, 1, 2))
     pie_files.pie(base / "data/pie", people=4)
@@ -178,14 +179,14 @@ def here(folder, monkeypatch):
     "page",
     ["README.md", "docs/own_video.rst", "docs/moving_mnist.rst", "docs/results_intent.rst"],
 )
-def test_python_that_is_told_runs(page, here, capsys):
+def test_python_examples_run(page, here, capsys):
     for name, code in blocks(ROOT / page, "python"):
         exec(compile(code, name or page, "exec"), {})
         assert capsys.readouterr().out.strip() or "print(" not in code
 
 
 @pytest.mark.slow
-def test_a_network_of_ones_own_is_trained_and_scored_word_for_word(here, capsys):
+def test_the_page_on_own_models_works_word_for_word(here, capsys):
     ((name, code),) = blocks(ROOT / "docs/own_model.rst", "python")
     (here / name).write_text(code)
     for first, *words in commands(ROOT / "docs/own_model.rst"):
@@ -199,7 +200,7 @@ def test_a_network_of_ones_own_is_trained_and_scored_word_for_word(here, capsys)
 
 
 @pytest.mark.slow
-def test_a_dataset_of_ones_own_is_trained_on_word_for_word(tmp_path, monkeypatch, capsys):
+def test_the_page_on_own_datasets_works_word_for_word(tmp_path, monkeypatch, capsys):
     page = ROOT / "docs/own_dataset.rst"
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VIDREASON_DATA", raising=False)
@@ -222,7 +223,7 @@ def test_a_dataset_of_ones_own_is_trained_on_word_for_word(tmp_path, monkeypatch
     assert roc_auc(found["probability"], found["label"]) > 0.7
     assert {"report.html", "clip.mp4"} <= {path.name for path in tmp_path.iterdir()}
 
-    # The error that the page shows, of a row that is wrong in that way.
+    # The page shows the error line of such a row.
     table = (tmp_path / "mydata/boxes.csv").read_text().splitlines()
     table[6] = re.sub(r",\d+,", ",180,", table[6], count=1)
     (tmp_path / "mydata/boxes.csv").write_text("\n".join(table))
@@ -235,14 +236,14 @@ def test_a_dataset_of_ones_own_is_trained_on_word_for_word(tmp_path, monkeypatch
 def site(tmp_path_factory):
     pytest.importorskip("sphinx", reason="sphinx is not installed")
     out = tmp_path_factory.mktemp("site")
-    # In a process of its own: sphinx and the parsers of options change modules of this one.
+    # In its own process: sphinx and the option parsers modify modules.
     line = ["-m", "sphinx", "-W", "-q", "-b", "html", str(ROOT / "docs"), str(out)]
     subprocess.run([sys.executable, *line], check=True)
     return out
 
 
 class Loads(HTMLParser):
-    """Collects what a page loads by itself."""
+    """Collects the files that a page loads."""
 
     def __init__(self, page):
         super().__init__()
@@ -256,7 +257,7 @@ class Loads(HTMLParser):
 
 
 @pytest.mark.slow
-def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
+def test_the_site_has_every_page_and_loads_no_external_files(site):
     pages = list(site.glob("*.html"))
     assert {page.stem for page in DOCS} <= {page.stem for page in pages}
     for page in pages:
@@ -271,7 +272,7 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
 
 
 @pytest.mark.slow
-def test_the_site_says_what_the_program_says(site):
+def test_the_site_shows_help_cards_and_the_public_interface(site):
     said = (site / "commands.html").read_text()
     for command in cli.COMMANDS:
         assert f"usage: vidreason {command}" in said, command
@@ -294,10 +295,10 @@ def test_the_table_of_errors_is_filtered_in_a_browser(site):
         page.goto((site / "errors.html").as_uri())
         assert page.evaluate("document.documentElement.scrollHeight") < 8_000
         rows = page.locator("table.errors tbody tr:not(.group)")
-        texts = rows.all_inner_texts()
-        assert len(texts) == len(lines)
-        for line, text in zip(lines.values(), texts, strict=True):
-            assert " ".join(line.removeprefix("error: ").split()) in " ".join(text.split())
+        texts = {" ".join(text.split()) for text in rows.all_inner_texts()}
+        for name, line in lines.items():
+            words = f"{name.partition(': ')[2]} {line.removeprefix('error: ')}"
+            assert " ".join(words.split()) in texts
         page.fill(".filter input", "JAAD frame")
         wanted = [k for k, v in lines.items() if k.startswith("JAAD") and "frame" in f"{k} {v}"]
         assert 0 < len(wanted) < len(lines)
