@@ -47,10 +47,10 @@ TESTS = {
     "decomposition/ball_json": ["decomposition/test_ball_json", "test_parsers"],
     "decomposition/ball_hdf5": ["decomposition/test_ball_hdf5", "test_parsers"],
     "perception/store": ["perception/test_store", "test_parsers", "perception/test_prepare"],
-    "core/tables": ["core/test_tables", "results/test_evaluate", "test_parsers"],
+    "core/tables": ["core/test_tables", "intent/test_predictions", "test_parsers"],
     "core/files": ["core/test_files", "core/test_unpack"],
     "core/loading": ["intent/test_data", "decomposition/test_data", "core/test_processes"],
-    "intent/predictions": ["results/test_evaluate", "test_parsers"],
+    "intent/predictions": ["intent/test_predictions", "test_parsers"],
     "runs/folder": ["runs/test_train"],
 }
 SWAPS: dict[type, type] = {
