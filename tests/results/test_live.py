@@ -1,4 +1,4 @@
-"""`Live` predicts as for the whole scene, at any frame rate and order; `predict --video`."""
+"""`Live` predicts as for the whole scene, at any frame rate and in any order of instances."""
 
 import dataclasses
 

@@ -121,8 +121,8 @@ def _summary(scored: Mapping[str, ScoredRun]) -> Section:
         caption = f"{split}: 95 % confidence intervals, bootstrap over {people:,} pedestrians"
         sheets.append(Sheet(caption, head, rows))
     text = "F1, balanced accuracy and accuracy are at the threshold chosen on the validation "
-    text += "split. Oracles read the label or attributes that leak it: they show what a leak is "
-    text += "worth."
+    text += "split. Oracles read the label or attributes that leak it; they show the size of the "
+    text += "leak."
     return Section("Summary", text, sheets)
 
 
