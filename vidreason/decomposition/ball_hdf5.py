@@ -41,11 +41,11 @@ def read_hdf5(path: Path, file: Path, split: str) -> Balls:
         raise DataError(path, "h5py is required to read it", mend) from None
     try:
         with h5py.File(file) as opened:
-            _refuse_links(path, h5py, opened)
+            _reject_links(path, h5py, opened)
             if split and not isinstance(opened.get(split), h5py.Group):
                 raise DataError(file, f"has no group {split!r}", f"use one of {[*opened]}")
             group = opened[split] if split else opened
-            _refuse_links(path, h5py, group)
+            _reject_links(path, h5py, group)
             data = {key: item for key, item in group.items() if isinstance(item, h5py.Dataset)}
             for key in ("positions", "sizes", "groups"):
                 if key in data and data[key].dtype.kind not in "iuf":
@@ -63,7 +63,7 @@ def read_hdf5(path: Path, file: Path, split: str) -> Balls:
         raise DataError(path, f"is not a readable HDF5 file ({error})", AGAIN) from None
 
 
-def _refuse_links(path: Path, h5py: Any, group: Any) -> None:
+def _reject_links(path: Path, h5py: Any, group: Any) -> None:
     """Rejects links and external data, which could expose other files, before opening them."""
     for key in group:
         link = group.get(key, getlink=True)

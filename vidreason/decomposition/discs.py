@@ -133,15 +133,15 @@ class Discs:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns positions and velocities (M, T, N, 2) from the initial state of `_start`."""
         scenes = place.shape[-1]
-        time, who, events = np.zeros(scenes), np.arange(scenes), []
-        while len(who):
-            events.append((who, time, place, velocity))
-            until, what = self._next(place, velocity)
+        time, active, events = np.zeros(scenes), np.arange(scenes), []
+        while len(active):
+            events.append((active, time, place, velocity))
+            until, event = self._next(place, velocity)
             going = np.flatnonzero(time + until < self.length - 1)
-            who, until, what = who[going], until[going], what[going]
+            active, until, event = active[going], until[going], event[going]
             time, mass = time[going] + until, mass[:, going]
             place, velocity = self._drift(place[..., going], velocity[..., going], until)
-            self._collide(place, velocity, mass, what)
+            self._collide(place, velocity, mass, event)
         return self._frames(scenes, events)
 
     def _next(self, place: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,8 +165,8 @@ class Discs:
         with np.errstate(divide="ignore", invalid="ignore"):
             meeting = np.where(meets, beyond / (np.sqrt(root.clip(0)) - inward), np.inf)
         times = np.concatenate([wall[0], wall[1], meeting])
-        what = times.argmin(0)
-        return times[what, np.arange(times.shape[1])], what
+        event = times.argmin(0)
+        return times[event, np.arange(times.shape[1])], event
 
     def _fall(self, height: np.ndarray, velocity: np.ndarray, floor: float) -> np.ndarray:
         """Returns the time until floor or ceiling is hit, with numerically stable roots."""
@@ -191,17 +191,17 @@ class Discs:
         return place, velocity
 
     def _collide(
-        self, place: np.ndarray, velocity: np.ndarray, mass: np.ndarray, what: np.ndarray
+        self, place: np.ndarray, velocity: np.ndarray, mass: np.ndarray, event: np.ndarray
     ) -> None:
         """Updates the state by one event of each scene, in place."""
-        scene = np.arange(len(what))
-        at_wall = what < 2 * self.balls
-        axis, ball = np.divmod(what[at_wall], self.balls)
+        scene = np.arange(len(event))
+        at_wall = event < 2 * self.balls
+        axis, ball = np.divmod(event[at_wall], self.balls)
         spot = (axis, ball, scene[at_wall])
         far = velocity[spot] > 0
         place[spot] = np.where(far, self.box[axis] - self.radius, self.radius)
         velocity[spot] *= -1
-        scene, pair = scene[~at_wall], what[~at_wall] - 2 * self.balls
+        scene, pair = scene[~at_wall], event[~at_wall] - 2 * self.balls
         one, other = self.pairs[0][pair], self.pairs[1][pair]
         normal = place[:, one, scene] - place[:, other, scene]
         normal /= np.sqrt(np.square(normal).sum(0))
@@ -216,9 +216,9 @@ class Discs:
         start = np.full((len(events), scenes), np.inf)
         # The state after an event of a scene is contiguous, so that frames copy it whole.
         state = np.empty((len(events), scenes, 2, self.balls, 2))
-        for number, (who, time, place, velocity) in enumerate(events):
-            start[number, who] = time
-            state[number, who] = np.stack([place, velocity]).transpose(3, 0, 2, 1)
+        for number, (active, time, place, velocity) in enumerate(events):
+            start[number, active] = time
+            state[number, active] = np.stack([place, velocity]).transpose(3, 0, 2, 1)
         frame = np.arange(self.length, dtype=float)
         latest = np.zeros((scenes, self.length), np.int64)
         for begin in start[1:]:

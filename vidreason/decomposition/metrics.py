@@ -248,7 +248,7 @@ class VideoMetrics(Metric):
     digits: Tensor
     error: Tensor
     raw: Tensor
-    judged: Tensor
+    evaluated: Tensor
     separated: Tensor
     ambiguous: Tensor
     empty: Tensor
@@ -267,7 +267,7 @@ class VideoMetrics(Metric):
             "digits": (t_in + t_out,),
             "histogram": (_BINS,),
             **dict.fromkeys(
-                ("clips", "judged", "separated", "ambiguous", "empty", "components"), ()
+                ("clips", "evaluated", "separated", "ambiguous", "empty", "components"), ()
             ),
         }
         for name, shape in sums.items():
@@ -304,7 +304,7 @@ class VideoMetrics(Metric):
         lost = found.error[:, :t_in].nan_to_num(nan=torch.inf).where(shown, 0).sum(1)
         lost = lost / shown.sum(1).clamp(min=1)  # (B, N)
         some = shown.any(1).any(1)
-        self.judged += some.sum()
+        self.evaluated += some.sum()
         self.separated += ((lost < SEPARATED).all(1) & some).sum()
         mean = (lost.sum(1) / shown.any(1).sum(1))[some]
         self.histogram += torch.bincount((mean / _BIN).clamp(max=_BINS - 1).long(), minlength=_BINS)
@@ -329,17 +329,17 @@ class VideoMetrics(Metric):
         found: dict[str, Tensor] = {}
         for name, row in zip(FRAME_METRICS, self.frames / self.clips, strict=True):
             found |= {name: row.mean(), f"{name}_by_frame": row}
-        if not self.judged:
+        if not self.evaluated:
             return found
         past, future = slice(self.t_in), slice(self.t_in, None)
-        middle = (self.histogram.cumsum(0) * 2 >= self.judged).int().argmax()
+        middle = (self.histogram.cumsum(0) * 2 >= self.evaluated).int().argmax()
         return found | {
             "position_error": self.error[future].sum() / self.digits[future].sum(),
             "position_error_by_frame": self.error[future] / self.digits[future],
             "position_error_input": self.error[past].sum() / self.digits[past].sum(),
             "position_error_raw": self.raw[future].sum() / self.digits[future].sum(),
             "separation": (middle + 0.5) * _BIN,
-            "separated": self.separated / self.judged,
-            "ambiguous": self.ambiguous / self.judged,
+            "separated": self.separated / self.evaluated,
+            "ambiguous": self.ambiguous / self.evaluated,
             "empty": self.empty / self.components,
         }
