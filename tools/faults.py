@@ -1,151 +1,45 @@
-"""Faults on purpose: what a disk, a signal or a power cut can do, and whether all is well after.
+"""Injects faults into commands, and checks that the same command afterwards succeeds.
 
-    python tools/faults.py resume --kills 20      # kill -9 at random times; same weights and table
+    python tools/faults.py resume --kills 20      # kill -9 at random times during training
     python tools/faults.py prepare                # each write and rename fails once, or is the last
-    python tools/faults.py train                  # the same of a short training
-    python tools/faults.py results                # and of all that is made of a run
+    python tools/faults.py train                  # the same during a short training
+    python tools/faults.py results                # the same for everything made from a run
 
-Faults are put into a process of its own: an error of the system or a signal at its nth step on
-files, or files that can't grow beyond some size, as on a full disk. Then the same command is given
-again, without faults, and must end as if nothing had happened. Prints a table; exits with 1 if
-anything differs.
+A fault is an error of the operating system or a signal at the nth file operation of a forked
+process, or a limit on the size of files, as on a full disk. The command is then repeated without a
+fault and must give the result of an undisturbed run. Prints a table; exits with 1 if anything
+differs.
 """
 
 import argparse
-import contextlib
 import csv
-import errno
 import hashlib
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
+from fault_injection import KILL, Fault, plans, run
 from rich.console import Console
 from rich.table import Table
 
-EVENTS = {"open", "os.rename", "os.remove", "os.mkdir"}
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-KILL = "SIGKILL"
-SIGNALS = (KILL, "SIGTERM", "SIGINT")
-_LEAST = 4096  # bytes that what the process says must have room in
-
-
-class Fault(NamedTuple):
-    """What goes wrong: at the nth step on files, or when a file becomes too large.
-
-    Attributes:
-        kind: `ENOSPC` or another error, or a signal; `EFBIG` is a limit on the size of files.
-        at: Step from 1, or bytes.
-    """
-
-    kind: str
-    at: int
-
-    def ends(self, ended: "Ended", harmless: bool) -> bool:
-        """Whether a process ended as it must: killed, stopped, or with an error that it said.
-
-        Or without any, if the fault was `harmless`: to make a folder that is there already may
-        fail, and nobody need hear of it.
-        """
-        if harmless and ended.code == 0:
-            return True
-        if self.kind == KILL:
-            return ended.code == -signal.SIGKILL
-        code, words = 1, "error: "
-        if self.kind in SIGNALS:
-            code, words = 128 + getattr(signal, self.kind), f"stopped by {self.kind}"
-        return ended.code == code and any(x.startswith(words) for x in ended.said.splitlines())
-
-
-class Ended(NamedTuple):
-    """How a process ended: its exit code, or minus the signal; what it said; its steps on files."""
-
-    code: int
-    said: str
-    steps: int
-
-
-def run(work: Callable[[], int], root: Path, fault: Fault | None) -> Ended:
-    """Does something in a process of its own, with a fault in its steps on files under `root`."""
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as steps:
-        child = os.fork()
-        if not child:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
-            code = 70
-            try:
-                with _steps(root, fault, steps.fileno()):
-                    code = work()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                with contextlib.suppress(Exception):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        said.seek(0)
-        counted = os.fstat(steps.fileno()).st_size
-        return Ended(os.waitstatus_to_exitcode(status), said.read(), counted)
-
-
-@contextlib.contextmanager
-def _steps(root: Path, fault: Fault | None, counter: int) -> Iterator[None]:
-    """Counts steps on files under `root`, a byte each, and makes one of them fail."""
-    done = 0
-
-    def step(path: Any) -> None:
-        nonlocal done
-        if not isinstance(path, str | os.PathLike) or not str(path).startswith(str(root)):
-            return
-        done += 1
-        os.write(counter, b".")
-        if fault is not None and fault.kind != "EFBIG" and done == fault.at:
-            if fault.kind in SIGNALS:
-                os.kill(os.getpid(), getattr(signal, fault.kind))
-                return
-            number = getattr(errno, fault.kind)
-            raise OSError(number, os.strerror(number), str(path))
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in EVENTS and not (event == "open" and not (args[2] or 0) & WRITES):
-            step(args[0])
-
-    real = os.fsync
-
-    def fsync(file: int) -> None:
-        step(os.readlink(f"/proc/self/fd/{file}"))
-        real(file)
-
-    if fault is not None and fault.kind == "EFBIG":
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.at, fault.at))
-    sys.addaudithook(hook)
-    os.fsync = fsync
-    yield
-    os.fsync = real
-
-
-def plans(steps: int, largest: int, sizes: int, kinds: Sequence[str], each: int) -> list[Fault]:
-    """Faults at every step, so many of the kinds by turns, and limits on the size of files."""
-    limits = np.random.default_rng(0).integers(_LEAST, largest, sizes).tolist()
-    count = len(kinds)
-    found = [Fault(kinds[(at + k) % count], at) for at in range(1, steps + 1) for k in range(each)]
-    return found + [Fault("EFBIG", size) for size in limits]
+from vidreason import cli
+from vidreason.perception.prepare import Job, _outcome, find_videos, report
+from vidreason.perception.store import Instances
+from vidreason.perception.video import write_video
+from vidreason.simulation.street import write_street
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Digests of the files in a folder, by their paths."""
+    """Returns the digests of the files in a folder, by path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -157,10 +51,10 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
-    """Prepares small clips under each fault, or each Nth.
+    """Prepares small clips under every Nth fault.
 
     Returns:
-        What went wrong with each; empty text if nothing.
+        Each fault and what went wrong, an empty string if nothing did.
     """
     videos = base / "clips"
     _write_clips(videos, 6)
@@ -182,17 +76,15 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
         if not fault.ends(ended, harmless=all(name in seen for name in shown)):
             wrong.append(f"ended with {ended.code}")
         if any(want.get(name) != digest for name, digest in seen.items()):
-            wrong.append("a half file")
+            wrong.append("a partial file")
         again = run(lambda store=store: _prepare(videos, store), store, None)
         if again.code or content(store) != want:
-            wrong.append(f"another store: {again.said.strip()[-200:]}")
+            wrong.append(f"a different store: {again.said.strip()[-200:]}")
         found.append((fault, ", ".join(wrong)))
     return found
 
 
 def _write_clips(folder: Path, count: int) -> None:
-    from vidreason.perception.video import write_video
-
     folder.mkdir()
     for n in range(count):
         pictures = np.zeros((8, 48, 64, 3), np.uint8)
@@ -202,21 +94,17 @@ def _write_clips(folder: Path, count: int) -> None:
 
 
 class Bright:
-    """A segmenter that finds what is bright."""
+    """A segmenter of bright pixels."""
 
     features = 3
 
     def __call__(self, frame: np.ndarray, number: int) -> Any:
-        from vidreason.perception.store import Instances
-
         image = (frame[..., 1] > 128).astype(np.uint8)
-        look = np.moveaxis(frame[::4, ::4], 2, 0).astype(np.float32)
-        return Instances(image, ["thing"], np.zeros(1, np.int8), np.ones(1, np.float32), look)
+        features = np.moveaxis(frame[::4, ::4], 2, 0).astype(np.float32)
+        return Instances(image, ["thing"], np.zeros(1, np.int8), np.ones(1, np.float32), features)
 
 
 def _prepare(videos: Path, store: Path) -> int:
-    from vidreason.perception.prepare import Job, _outcome, find_videos, report
-
     done = {
         name: _outcome(Job(name, path, store, "bright", Bright), True)
         for name, path in find_videos([videos]).items()
@@ -253,8 +141,6 @@ trainer: {max_epochs: 3, accelerator: cpu, enable_progress_bar: false, enable_mo
 
 
 def _config(base: Path, system: str) -> Path:
-    from vidreason.simulation.street import write_street
-
     root = base / "street"
     if not root.exists():
         write_street(root, videos=3, seed=30, frames=(110, 130), split=(1, 1, 1))
@@ -275,14 +161,12 @@ def _line(config: Path, folder: Path, *more: str) -> list[str]:
 
 
 def _weights(folder: Path, name: str) -> dict[str, bytes]:
-    import torch
-
     kept = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
     return {name: value.numpy().tobytes() for name, value in kept["state_dict"].items()}
 
 
 def _table(folder: Path) -> list[dict[str, str]]:
-    """The metrics of each epoch; how long it took is another thing each time."""
+    """Returns the metrics of each epoch, without its duration, which varies."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
@@ -292,23 +176,21 @@ def _leftovers(folder: Path) -> list[str]:
 
 
 def differences(folder: Path, whole: Path) -> list[str]:
-    """What is other in a run than in the undisturbed one: weights, the table, files left over."""
+    """Returns the differences from an undisturbed run: weights, metrics, temporary files."""
     wrong = []
     for name in ("last", "best", "previous"):
         if _weights(folder, name) != _weights(whole, name):
-            wrong.append(f"other weights in {name}.ckpt")
+            wrong.append(f"different weights in {name}.ckpt")
     if _table(folder) != _table(whole):
-        wrong.append("another table")
+        wrong.append("different metrics")
     if left := _leftovers(folder):
         wrong.append(f"left {left[0]}")
     return wrong
 
 
 def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, str]]:
-    """Trains for three epochs under each fault, or each Nth, and goes on."""
-    from vidreason import cli
-    from vidreason.runs import train as _  # noqa: F401  heavy imports are the parent's
-
+    """Trains for three epochs under every Nth fault, and resumes."""
+    import_module("vidreason.runs.train")  # once, rather than in every forked process
     config, whole = _config(base, system), base / f"{system}-whole"
     counted = run(lambda: cli.main(_line(config, whole)), whole, None)
     assert counted.code == 0, counted.said
@@ -335,14 +217,13 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
     return found
 
 
-# --- what is made of a run
+# --- results
 
 
 def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
-    """Makes everything that is made of a run under each fault, or each Nth, over an older file."""
-    from vidreason import cli
-    from vidreason.results import report  # noqa: F401  heavy imports are the parent's
-
+    """Runs every command that writes results under every Nth fault, over existing results."""
+    for name in ("evaluate", "render", "report"):
+        import_module(f"vidreason.results.{name}")  # once, rather than in every forked process
     config, folder = _config(base, "intent"), base / "run"
     small = ("--trainer.max_epochs", "1")
     ended = run(lambda: cli.main(_line(config, folder, *small)), folder, None)
@@ -376,7 +257,7 @@ def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
                 wrong.append(f"{line[0]} ended with {ended.code}: {ended.said.strip()[-200:]}")
             left = set(seen) - set(whole)
             if any(seen.get(name) != digest for name, digest in whole.items()):
-                wrong.append(f"{line[0]} damaged the file that was there")
+                wrong.append(f"{line[0]} damaged the existing file")
             if left and fault.kind != KILL:
                 wrong.append(f"{line[0]} left {left}")
             again = run(lambda line=line: cli.main(line), base, None)
@@ -393,10 +274,10 @@ def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
 
 
 def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tuple[Fault, str]]:
-    """Kills trainings at random times until they have been killed so often.
+    """Kills trainings at random times, `kills` times in all.
 
-    Each is killed and gone on with, by turns with 0 and 2 workers, until it ends, and must then be
-    as the undisturbed one.
+    Each is killed and resumed, alternating between 0 and 2 data loading workers, until it
+    completes, and must then equal the undisturbed run.
     """
     config, whole = _config(base, system), base / f"{system}-whole"
     command = [sys.executable, "-m", "vidreason.cli"]
@@ -411,7 +292,7 @@ def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tup
         while True:
             workers = f"--data.workers={2 * (len(mine) % 2)}"
             line = _line(config, folder, *options, workers)
-            # A group of its own, so that loading processes are killed too.
+            # A process group, so that data loading workers are killed too.
             process = subprocess.Popen(
                 [*command, *line],
                 stdout=subprocess.PIPE,
@@ -436,19 +317,19 @@ def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tup
 
 
 def main() -> int:
-    """Runs one of the checks and prints its table."""
+    """Runs one of the checks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("check", choices=("resume", "prepare", "train", "results"))
-    parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each system (20)")
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="number per system (20)")
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="only each Nth fault, to be quick (1)"
+        "--every", type=int, default=1, metavar="N", help="inject only every Nth fault (1)"
     )
     args = parser.parse_args()
-    # Forked processes must not inherit threads.
+    # Forked processes must not inherit thread pools.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    table = Table("what", "faults", "went wrong", title=f"faults: {args.check}")
+    table = Table("check", "faults", "failures", title=f"faults: {args.check}")
     worst = 0
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
