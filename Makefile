@@ -1,7 +1,8 @@
-# make demo   install and run the demo          make test    run the tests
-# make check  lint, formatting and types        make docs    build docs/_build/index.html
-# make audit  look the pinned versions up among known vulnerabilities (needs pypi.org)
-# make clean  remove the environment
+# make demo      install and run the demo        make docs      build docs/_build/index.html
+# make check     lint, formatting and types      make audit     check the pins for known vulnerabilities
+# make test      run the tests, in minutes       make coverage  line and branch coverage of make test
+# make test-all  run the tests that take long: kills, fuzzing, browser, documentation, ray
+# make clean     remove the environment
 # With another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo setup test check docs audit clean
+.PHONY: demo setup test test-all coverage check docs audit clean
 demo: $(VENV)/installed
 	$(BIN)/vidreason demo
 
@@ -17,6 +18,17 @@ setup: $(VENV)/installed-dev
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-all: $(VENV)/installed-dev
+	@$(PIP) -e '.[ray]'
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python tools/fuzz.py --seconds 30
+	$(BIN)/python tools/faults.py resume --kills 2
+
+# ALL=1 adds the tests of test-all.
+coverage: $(VENV)/installed-dev
+	$(BIN)/pytest -n 2 --dist loadfile --cov=vidreason --cov-branch --cov-report=term:skip-covered \
+	  $(if $(ALL),-m "")
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check
