@@ -109,7 +109,7 @@ def check_tool(words):
 
 
 def check_training(words):
-    """Checks options against the help pages and networks, and that configurations and weights exist."""
+    """Checks options against help pages and networks; configurations and weights exist."""
     if words[1:] == ["--help"]:
         return
     known = set(re.findall(r"--[\w.]+", train._page(words[0]) + train._page("fit")))
