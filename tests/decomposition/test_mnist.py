@@ -209,7 +209,9 @@ def test_get_adds_missing_files(manifest, tmp_path):
     target = tmp_path / "mnist"
     getting.get("mnist", target)
     (target / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="/no/folder: is not a folder; give the folder that holds t10k"):
+    with pytest.raises(
+        DataError, match="/no/folder: is not a folder; give the folder that holds t10k"
+    ):
         getting.get("mnist", target, "/no/folder")
     getting.get("mnist", target)
     assert len(content(target)) == 4
