@@ -186,3 +186,10 @@ def test_output_that_cannot_be_written_is_an_error():
         done = print_to(full, 1)
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1 and b"No space left" in done.stderr
+
+
+@pytest.mark.parametrize("dataset", ["jaad", "pie", "stip", "boxes", "mnist", "balls"])
+def test_a_dataset_has_a_card(dataset, capsys):
+    assert cli.main(["data", "card", dataset]) == 0
+    card = capsys.readouterr().out
+    assert card.startswith("# ") and "icence" in card

@@ -24,6 +24,7 @@ from vidreason.core.errors import DataError
 
 COMMANDS = {
     "demo": "run both systems on simulated data",
+    "data card": "print what a dataset holds, how to get it, and its licence",
     "data get": "download and verify a dataset",
     "data check": "report what is missing or wrong in a dataset",
     "data windows": "write the samples of a protocol as a table",

@@ -9,7 +9,7 @@ from vidreason.core.errors import DataError
 from vidreason.decomposition.ball_files import read_balls
 from vidreason.decomposition.clip import Balls
 
-FORMATS = "see datasets/balls/README.md for the formats"
+FORMATS = "`vidreason data card balls` describes the formats"
 AGAIN = "create or download the file again"
 TOO_MANY = "has more than 100,000,000 states; split it into several files"
 

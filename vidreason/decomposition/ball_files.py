@@ -1,4 +1,4 @@
-"""Readers of third-party files of bouncing balls; `datasets/balls/README.md` has the formats.
+"""Readers of third-party files of bouncing balls; `vidreason data card balls` prints the formats.
 
 All return `Balls`. Values that a file lacks are not made up, with two exceptions: missing
 velocities are the differences from the previous frame (so that no state depends on the next; the

@@ -17,7 +17,7 @@ MOST_STATES = 100_000_000
 """Maximum number of balls times frames in a file."""
 MOST_BYTES = 1 << 28
 """Maximum number of bytes in a JSON file, and of pixels in a sequence."""
-FORMATS = "see datasets/balls/README.md for the formats"
+FORMATS = "`vidreason data card balls` describes the formats"
 AGAIN = "create or download the file again"
 # numpy and h5py raise any of these for damaged files.
 DAMAGE = (

@@ -36,7 +36,7 @@ _VIDEOS = {
     "length": pa.int64(),
 }
 _RATE = 20, 35  # frame rates for which 30 frames count as one second
-_MEND = "fix the table; its columns are described in datasets/boxes/README.md"
+_MEND = "fix the table; `vidreason data card boxes` describes its columns"
 
 
 class Table(NamedTuple):
@@ -107,7 +107,7 @@ def _read(
     paths = [path for suffix in suffixes if (path := root / f"{name}{suffix}").is_file()]
     if len(paths) != 1:
         problem = f"{name}{suffixes[0]} is missing" if not paths else f"has two files for {name}"
-        raise DataError(root, problem, "datasets/boxes/README.md describes the expected files")
+        raise DataError(root, problem, "`vidreason data card boxes` describes the expected files")
     (path,) = paths
     types = needed | (known or {})
     try:

@@ -64,7 +64,7 @@ FACTS: dict[str, tuple[str, ...] | None] = {
     "traffic_direction": ("OW", "TW"),
 }
 _PERCENT = "intention_prob"
-_MEND = "restore it as described in datasets/pie/README.md"
+_MEND = "restore it as `vidreason data card pie` describes"
 
 
 def splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -81,7 +81,7 @@ def read_stip(
     """
     if not root.is_dir():
         raise DataError(
-            root, "no such folder", "see datasets/stip/README.md for how to get the data"
+            root, "no such folder", "`vidreason data card stip` says how to get the data"
         )
     names, paths = [], []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
@@ -95,7 +95,7 @@ def read_stip(
             segments = folder / f"{folder.name}.txt"
             paths += [*cameras.values(), *([segments] if segments.exists() else [])]
     if not names:
-        mend = "see datasets/stip/README.md for how to get the data, and give its folder"
+        mend = "`vidreason data card stip` says how to get the data; give its folder"
         raise DataError(root, f"has no sequence annotated at {rate} frames per second", mend)
 
     def read() -> list[Scene]:
