@@ -257,7 +257,7 @@ def test_rejects_invalid_segments(sequence, line):
 
 
 def test_rejects_roots_without_data(tmp_path):
-    with pytest.raises(DataError, match="no such folder; see datasets/stip"):
+    with pytest.raises(DataError, match="no such folder; `vidreason data card stip`"):
         read_stip(tmp_path / "none")
     (tmp_path / "seq").mkdir()
     with warnings.catch_warnings():
