@@ -289,6 +289,7 @@ def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tup
     while len(found) < kills:
         folder, mine = base / f"{system}-cut{number}", []
         number += 1
+        most = min(6, kills - len(found))
         while True:
             workers = f"--data.workers={2 * (len(mine) % 2)}"
             line = _line(config, folder, *options, workers)
@@ -305,7 +306,7 @@ def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tup
                 time.sleep(0.02)
             wait = draw.uniform(0, 2.5)
             try:
-                said, _ = process.communicate(timeout=wait if len(mine) < 6 else None)
+                said, _ = process.communicate(timeout=wait if len(mine) < most else None)
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
