@@ -16,7 +16,7 @@ TOOL = Path(__file__).parent.parent / "tools" / "faults.py"
         pytest.param(["prepare", "--every", "7"], marks=pytest.mark.slow),
         pytest.param(["train", "--every", "23"], marks=pytest.mark.slow),
         pytest.param(["results", "--every", "13"], marks=pytest.mark.slow),
-        pytest.param(["resume", "--kills", "3"], marks=pytest.mark.slow),
+        pytest.param(["resume", "--kills", "1"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
