@@ -193,9 +193,10 @@ def _facts(scene: Scene, row: int) -> list[str]:
         words.append(f"ego vehicle {EGO_ACTIONS[scene.ego_action[frame]].replace('_', ' ')}")
     if scene.cues["occlusion"][row] > 0:
         words.append(f"occlusion: {OCCLUSION[scene.cues['occlusion'][row]]}")
-    for name in SIGNALS[:3]:
+    signs = ("crosswalk", "pedestrian sign", "stop sign")
+    for name, sign in zip(SIGNALS[:3], signs, strict=True):
         if scene.signals[name][frame] == 1:
-            words.append(name.replace("_", " ").replace("ped crossing", "crosswalk"))
+            words.append(sign)
     if (light := scene.signals["traffic_light"][frame]) > 0:
         words.append(f"{TRAFFIC_LIGHT[light]} light")
     words += [scene.attributes[n] for n in ("weather", "time_of_day") if scene.attributes.get(n)]

@@ -245,7 +245,7 @@ def _subgroups(
             head = [factor.name, "model", "ROC AUC", "F1", "accuracy", "fraction crossing"]
             sheet = Sheet(factor.name, [*head, "pedestrians", "n"], rows)
             figures.append(Plot(factor.name, page.svg(path), sheet))
-    text = "Subgroups by what is known of the last observed frame. Small subgroups have wide "
+    text = "Subgroups by the annotation of the last observed frame. Small subgroups have wide "
     text += "confidence intervals."
     return Section(title, text, plots=figures)
 
