@@ -1,7 +1,6 @@
-"""Every parser of files from elsewhere, with a sound file to begin with.
+"""All parsers of external files, each with a small valid dataset.
 
-Each of `PARSERS` reads one file of a small sound data set. It may answer with a value or with a
-`DataError`, and with nothing else, whatever the bytes of that file are.
+Whatever the bytes of its file, a parser must return a value or raise a `DataError`.
 """
 
 import gzip
@@ -44,12 +43,12 @@ VIDEO = "video_0002"
 
 
 class Parser(NamedTuple):
-    """What reads a file.
+    """A parser and its dataset.
 
     Attributes:
-        make: Fills an empty folder with a sound data set.
-        file: The file of it that is damaged.
-        read: Reads the data set in a folder.
+        make: Writes a valid dataset into an empty folder.
+        file: Path of the parsed file in that folder.
+        read: Reads the dataset of a folder.
     """
 
     make: Callable[[Path], object]
@@ -58,7 +57,7 @@ class Parser(NamedTuple):
 
 
 def accepts(parser: Parser, folder: Path) -> bool:
-    """Whether a parser takes what is in a folder, rather than refusing it in one line."""
+    """Returns whether a parser accepts the dataset of a folder; errors must fit in one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -226,7 +225,7 @@ def _config(folder: Path) -> None:
 def _read_config(folder: Path) -> None:
     try:
         _load_yaml((folder / "config.yaml").read_bytes().decode("utf-8", "replace"))
-    except yaml.YAMLError as error:  # the parser of options makes it a line
+    except yaml.YAMLError as error:  # the option parser shortens it
         raise DataError("config.yaml", " ".join(str(error).split()), "correct it") from None
 
 
