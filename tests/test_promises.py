@@ -1,6 +1,7 @@
-"""What the README promises of repetition, one test each: D1 to D6."""
+"""The reproducibility guarantees D1 to D6 of docs/reproducibility.rst, one test each."""
 
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -12,10 +13,12 @@ import pytest
 import torch
 from make import blobs
 
+from vidreason import cli
 from vidreason.decomposition import data as clips
 from vidreason.decomposition.ball_data import BallsData
 from vidreason.decomposition.data import MovingMNISTData
 from vidreason.intent.data import IntentData
+from vidreason.perception.prepare import prepare_video, run_jobs
 from vidreason.simulation.street import write_street
 
 MNIST = {"source": "drawn", "batch_size": 4, "epoch_clips": 8, "val_clips": 4}
@@ -27,7 +30,13 @@ model:
 data:
   class_path: IntentData
   init_args: {root: ROOT, features: [box, neighbours], batch_size: 8}
-trainer: {max_epochs: 2, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}
+trainer:
+  max_epochs: 3
+  # Gradients accumulate across the batch at which D4 stops.
+  accumulate_grad_batches: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
 """
 
 
@@ -53,7 +62,7 @@ def modules(root, seed=0):
 
 
 def digest(batches) -> str:
-    """Of all tensors, in order."""
+    """Returns a digest of all tensors, in order."""
     found = hashlib.sha256()
 
     def take(value) -> None:
@@ -83,34 +92,74 @@ def validation(data):
     return [list(one) for one in (found if isinstance(found, list) else [found])]
 
 
-def command(*words, **environment) -> None:
-    """Runs a command line in a process of its own."""
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    everything = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
-    line = [sys.executable, *map(str, words)]
-    done = subprocess.run(line, env=everything, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+# Runs command lines; during the last, a training, it dies in epoch 1.
+OTHER_PROCESS = """
+import json, os, sys
+from vidreason import cli
+from vidreason.runs import folder as runs
+*lines, last = json.loads(sys.argv[1])
+for line in lines:
+    assert cli.main(line) == 0
+def start(self, trainer, module, batch, number):
+    if (trainer.current_epoch, number) == (1, 1):
+        os._exit(9)
+    return kept(self, trainer, module, batch, number)
+kept, runs.RunFolder.on_train_batch_start = runs.RunFolder.on_train_batch_start, start
+cli.main(last)
+"""
 
 
-def test_d1_the_same_command_gives_the_same_bytes(root, tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(CONFIG.replace("ROOT", str(root)))
-    found = []
-    for number in ("1", "2"):
-        run = tmp_path / number / "run"
-        more = {"PYTHONHASHSEED": number, "TZ": f"UTC+{number}", "PL_GLOBAL_SEED": number}
-        cli = ("-m", "vidreason.cli")
-        command(*cli, "fit", "-c", config, f"--trainer.default_root_dir={run}", **more)
-        command(*cli, "predict", "--run", run, **more)
-        command(*cli, "evaluate", run, "--root", root, "--bootstrap", "20", **more)
-        state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-        weights = {name: value.numpy().tobytes() for name, value in state["state_dict"].items()}
-        files = ("metrics.csv", "predictions.parquet", "evaluation/metrics.json")
-        # Paths of the run are in it.
-        texts = [(run / name).read_bytes().replace(bytes(run), b"") for name in files]
-        found.append((weights, *texts))
-    for one, other in zip(*found, strict=True):
-        assert one == other
+def fit_predict_evaluate(config: Path, root: Path, run: Path) -> list[list[str]]:
+    """Returns the command lines of a run."""
+    return [
+        ["fit", "-c", str(config), f"--trainer.default_root_dir={run}"],
+        ["predict", "--run", str(run)],
+        ["evaluate", str(run), "--root", str(root), "--bootstrap", "20"],
+    ]
+
+
+@pytest.fixture(scope="module")
+def config(root, tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text(CONFIG.replace("ROOT", str(root)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(config, root, tmp_path_factory):
+    """A run that nothing interrupted, with predictions and evaluation; read only."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    for line in fit_predict_evaluate(config, root, run):
+        assert cli.main(line) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def again_and_cut(config, root, tmp_path_factory):
+    """The same run by another process, and a training killed in its second epoch."""
+    # Results contain the path of the run: its name and its length must be those of `whole`.
+    again, cut = tmp_path_factory.mktemp("again") / "run", tmp_path_factory.mktemp("cut") / "run"
+    lines = fit_predict_evaluate(config, root, again) + fit_predict_evaluate(config, root, cut)[:1]
+    threads = str(torch.get_num_threads())
+    other = {"PYTHONHASHSEED": "1", "TZ": "UTC+1", "PL_GLOBAL_SEED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESS, json.dumps(lines)],
+        env={**os.environ, "OMP_NUM_THREADS": threads, **other},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 9, done.stderr
+    return again, cut
+
+
+def test_d1_the_same_command_gives_the_same_bytes(whole, again_and_cut):
+    again, _ = again_and_cut
+    checkpoints = [run / "checkpoints/last.ckpt" for run in (whole, again)]
+    first, second = (torch.load(path, weights_only=True)["state_dict"] for path in checkpoints)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    for name in ("metrics.csv", "predictions.parquet", "evaluation/metrics.json"):
+        texts = [(run / name).read_bytes().replace(bytes(run), b"") for run in (whole, again)]
+        assert texts[0] == texts[1], name
 
 
 def test_d2_samples_depend_on_seed_epoch_and_index_alone(root):
@@ -122,15 +171,15 @@ def test_d2_samples_depend_on_seed_epoch_and_index_alone(root):
         assert digest(train(one, 1)) == digest(train(other, 1)), type(one)
         data, order = train(one, 1).dataset, list(train(one, 1).sampler)
         items = [digest([data.__getitems__([n])]) for n in order]
-        # Whatever is drawn elsewhere, in whatever order they are asked for.
+        # Independent of other generators, and of the order of access.
         states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
         again = [digest([data.__getitems__([n])]) for n in order[::-1]]
         assert items == again[::-1]
         assert states[:2] == (random.getstate(), np.random.get_state()[1].tolist())
-        assert torch.equal(states[2], torch.get_rng_state()), "draws from torch's generator"
+        assert torch.equal(states[2], torch.get_rng_state()), "draws from the generator of torch"
 
 
-def test_d3_what_is_judged_depends_on_no_training(root):
+def test_d3_validation_batches_are_the_same_in_every_epoch_and_run(root):
     for one, other in zip(modules(root), modules(root, seed=5), strict=True):
         one.setup("fit")
         other.setup("fit")
@@ -142,62 +191,33 @@ def test_d3_what_is_judged_depends_on_no_training(root):
         assert digest(validation(other)) == first
 
 
-def test_d4_a_resumed_run_is_the_undisturbed_one(root, tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(CONFIG.replace("ROOT", str(root)))
-    cli, states = ("-m", "vidreason.cli", "fit"), []
-    # Two batches to a step, so that gradients are gathered across the place where it stops.
-    more = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=3")
-    stop = """
-import os, sys
-from vidreason import cli
-from vidreason.runs import folder as runs
-def start(self, trainer, module, batch, number):
-    if (trainer.current_epoch, number) == (1, 1):
-        os._exit(9)
-    return kept(self, trainer, module, batch, number)
-kept, runs.RunFolder.on_train_batch_start = runs.RunFolder.on_train_batch_start, start
-cli.main(sys.argv[1:])
-"""
-    command(*cli, "-c", config, *more, f"--trainer.default_root_dir={tmp_path / 'whole'}")
-    with pytest.raises(AssertionError):
-        cut = f"--trainer.default_root_dir={tmp_path / 'cut'}"
-        command("-c", stop, "fit", "-c", config, *more, cut)
-    assert len((tmp_path / "cut/metrics.csv").read_text().splitlines()) == 2
-    command(*cli, "--run", tmp_path / "cut", "--resume")
-    for name in ("whole", "cut"):
-        last = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
-        states.append((last["state_dict"], last["optimizer_states"][0]["state"]))
-    for part in range(2):
-        torch.testing.assert_close(states[0][part], states[1][part], rtol=0, atol=0)
+def test_d4_a_resumed_run_equals_an_uninterrupted_one(whole, again_and_cut):
+    _, cut = again_and_cut
+    assert len((cut / "metrics.csv").read_text().splitlines()) == 2
+    assert cli.main(["fit", "--run", str(cut), "--resume"]) == 0
+    checkpoints = [run / "checkpoints/last.ckpt" for run in (whole, cut)]
+    first, second = (torch.load(path, weights_only=True) for path in checkpoints)
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
 
 
-PREPARE = """
-import sys
-from pathlib import Path
-from make.blobs import jobs
-from vidreason.perception.prepare import run_jobs
-if __name__ == "__main__":
-    made = jobs(Path(sys.argv[1]), Path(sys.argv[2]))
-    done = run_jobs(made[::int(sys.argv[3])], abs(int(sys.argv[3])))
-    assert set(done.values()) == {"prepared"}, done
-"""
-
-
-def test_d5_a_store_is_the_same_bytes(tmp_path):
-    (tmp_path / "clips").mkdir()
+def test_d5_a_store_has_the_same_bytes(tmp_path, monkeypatch):
+    clips, one, other = (tmp_path / name for name in ("clips", "one", "other"))
+    clips.mkdir()
     for n in range(3):
-        blobs.write(tmp_path / f"clips/c{n}.mp4", n, length=6)
-    found = []
-    for number, order in (("0", 1), ("1", -1)):
-        store = tmp_path / number
-        more = {"PYTHONHASHSEED": number, "TZ": f"UTC+{number}"}
-        command("-c", PREPARE, tmp_path / "clips", store, order, **more)
-        found.append({p.name: p.read_bytes() for p in store.iterdir()})
-    assert found[0] == found[1] and len(found[0]) == 4
+        blobs.write(clips / f"c{n}.mp4", n, length=6)
+    for job in blobs.jobs(clips, one):
+        prepare_video(job)
+    # Read by the processes of run_jobs when they start.
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    monkeypatch.setenv("TZ", "UTC+1")
+    done = run_jobs(blobs.jobs(clips, other)[::-1], 2)
+    assert set(done.values()) == {"prepared"}
+    stores = [{path.name: path.read_bytes() for path in store.iterdir()} for store in (one, other)]
+    assert stores[0] == stores[1] and len(stores[0]) == 4
 
 
-# Whoever changes what is drawn changes all results: that has to be said, here and in the cards.
+# A change of the random draws changes all results: update the cards together with this table.
 DRAWN = {
     "MovingMNISTData 0": "a450678ef002d835",
     "BallsData 0": "fae52561df4a00fd",
@@ -225,5 +245,5 @@ def drawn(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_d6_what_is_drawn_is_what_was_drawn(tmp_path):
+def test_d6_random_data_are_those_of_earlier_versions(tmp_path):
     assert drawn(tmp_path) == DRAWN
