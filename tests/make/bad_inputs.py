@@ -1,7 +1,7 @@
-"""Inputs that cannot be used: how each comes about, and the command that meets it.
+"""Invalid inputs, each with the command that reads it.
 
-`bad_inputs.yaml` beside this file holds the exact line that the user sees; the docs show it as a
-table. After changing a line on purpose: `python -m make.bad_inputs` in `tests`.
+`bad_inputs.yaml` holds the exact error line of each; the documentation shows it as a table. Run
+`python -m make.bad_inputs` in `tests` after an intended change of a line.
 """
 
 import contextlib
@@ -15,7 +15,9 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import yaml
@@ -23,6 +25,7 @@ import yaml
 from make import box_files, tiny
 from make.idx import idx
 from vidreason import cli
+from vidreason.perception import prepare
 from vidreason.scenes.jaad import annotation_path
 
 LINES = Path(__file__).with_suffix(".yaml")
@@ -55,18 +58,18 @@ data: {class_path: MovingMNISTData, init_args: {root: mnist, length: 10}}
 trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false, default_root_dir: new}
 """
 
-Spoil = Callable[[], object]
-CASES: dict[str, tuple[Spoil, Sequence[str]]] = {}
+Damage = Callable[[], object]
+CASES: dict[str, tuple[Damage, Sequence[str]]] = {}
 
 
-def case(name: str, spoil: Spoil, command: Sequence[str]) -> None:
-    """Adds a row."""
+def case(name: str, damage: Damage, command: Sequence[str]) -> None:
+    """Adds an input, named by its source and its problem."""
     assert name not in CASES, name
-    CASES[name] = spoil, command
+    CASES[name] = damage, command
 
 
 def base(folder: Path) -> None:
-    """Makes what the cases damage: sound data of each kind, a run, configurations."""
+    """Writes what the cases damage: valid data of each kind, a run, configurations."""
     tiny.jaad(folder / "jaad")
     (folder / "config.yaml").write_text(CONFIG)
     (folder / "digits.yaml").write_text(DIGITS)
@@ -87,12 +90,14 @@ def base(folder: Path) -> None:
 
 
 def line_of(name: str, folder: Path) -> str:
-    """What the command says on stderr, in a folder that `base` has filled and nobody else uses."""
-    spoil, command = CASES[name]
+    """Returns what the command of a case prints to stderr, in a folder of its own from `base`."""
+    damage, command = CASES[name]
     said = io.StringIO()
-    with contextlib.chdir(folder), warnings.catch_warnings():
+    # `prepare` starts a process per video, which takes seconds.
+    threads = mock.patch.object(prepare, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    with contextlib.chdir(folder), warnings.catch_warnings(), threads:
         warnings.simplefilter("ignore")
-        spoil()
+        damage()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             try:
                 code = cli.main(command)
@@ -102,133 +107,129 @@ def line_of(name: str, folder: Path) -> str:
     return said.getvalue().replace(f"{folder.resolve()}/", "")
 
 
-def replace(path: str, pattern: str, new: str, count: int = 1) -> Spoil:
+def replace(path: str, pattern: str, new: str, count: int = 1) -> Damage:
     """Replaces the first match in a file."""
 
-    def spoil() -> None:
+    def damage() -> None:
         text, found = re.subn(pattern, new, Path(path).read_text(), count=count, flags=re.DOTALL)
         assert found, pattern
         Path(path).write_text(text)
 
-    return spoil
+    return damage
 
 
-def put(path: str, data: bytes | str) -> Spoil:
+def put(path: str, data: bytes | str) -> Damage:
     """Writes a file."""
     content = data.encode() if isinstance(data, str) else data
     return lambda: Path(path).write_bytes(content)
 
 
-def change(path: str, edit: Callable[[bytes], bytes]) -> Spoil:
+def change(path: str, edit: Callable[[bytes], bytes]) -> Damage:
     """Rewrites a file."""
     return lambda: Path(path).write_bytes(edit(Path(path).read_bytes()))
 
 
-def remove(path: str) -> Spoil:
+def remove(path: str) -> Damage:
     """Removes a file or a folder."""
     return lambda: shutil.rmtree(path) if Path(path).is_dir() else os.unlink(path)
 
 
 def nothing() -> None:
-    """Leaves all as it is."""
+    """Damages nothing."""
 
 
 # --- Tables of boxes
 
 ROW = "v,p,4,1,2,30,40,0,person,none"
 for what, new in {
-    "a box of a video that is not listed": "x,p,4,1,2,30,40,0,person,none",
-    "a box of nobody": "v,,4,1,2,30,40,0,person,none",
-    "a frame after the end": "v,p,50,1,2,30,40,0,person,none",
-    "a frame before the start": "v,p,-1,1,2,30,40,0,person,none",
-    "a frame that is no whole number": "v,p,4.5,1,2,30,40,0,person,none",
-    "the same frame twice": "v,p,3,1,2,30,40,0,person,none",
-    "a corner that is missing": "v,p,4,,2,30,40,0,person,none",
-    "a corner that is not a number": "v,p,4,nan,2,30,40,0,person,none",
-    "a corner that is infinite": "v,p,4,-inf,2,30,40,0,person,none",
-    "a corner that is a word": "v,p,4,left,2,30,40,0,person,none",
-    "a box without width": "v,p,4,30,2,30,40,0,person,none",
-    "a box upside down": "v,p,4,1,40,30,2,0,person,none",
-    "a box outside of the image": "v,p,4,200,2,230,40,0,person,none",
-    "a crossing that is neither yes nor no": "v,p,4,1,2,30,40,2,person,none",
-    "an unknown kind": "v,p,4,1,2,30,40,0,dog,none",
-    "a track of two kinds": "v,p,4,1,2,30,40,0,group,none",
-    "an unknown occlusion": "v,p,4,1,2,30,40,0,person,half",
-    "a row that is too short": "v,p,4,1,2,30",
+    "video that is not listed": "x,p,4,1,2,30,40,0,person,none",
+    "empty pedestrian": "v,,4,1,2,30,40,0,person,none",
+    "frame after the end": "v,p,50,1,2,30,40,0,person,none",
+    "negative frame": "v,p,-1,1,2,30,40,0,person,none",
+    "frame that is not an integer": "v,p,4.5,1,2,30,40,0,person,none",
+    "duplicate frame": "v,p,3,1,2,30,40,0,person,none",
+    "missing coordinate": "v,p,4,,2,30,40,0,person,none",
+    "NaN coordinate": "v,p,4,nan,2,30,40,0,person,none",
+    "infinite coordinate": "v,p,4,-inf,2,30,40,0,person,none",
+    "coordinate that is not a number": "v,p,4,left,2,30,40,0,person,none",
+    "box of zero width": "v,p,4,30,2,30,40,0,person,none",
+    "box with y1 > y2": "v,p,4,1,40,30,2,0,person,none",
+    "box outside the image": "v,p,4,200,2,230,40,0,person,none",
+    "crossing that is not 0 or 1": "v,p,4,1,2,30,40,2,person,none",
+    "unknown kind": "v,p,4,1,2,30,40,0,dog,none",
+    "track of two kinds": "v,p,4,1,2,30,40,0,group,none",
+    "unknown occlusion": "v,p,4,1,2,30,40,0,person,half",
+    "row with too few columns": "v,p,4,1,2,30",
 }.items():
     case(f"boxes: {what}", replace("boxes/boxes.csv", ROW, new), BOXES)
 SECOND = "w,val,30,100,80,50,"
 for what, new in {
-    "a video twice": "v,val,30,100,80,50,",
-    "a video without a name": ",val,30,100,80,50,",
-    "an unknown split": "w,dev,30,100,80,50,",
+    "duplicate video": "v,val,30,100,80,50,",
+    "video without a name": ",val,30,100,80,50,",
+    "unknown split": "w,dev,30,100,80,50,",
     "no frame rate": "w,val,,100,80,50,",
-    "a frame rate of zero": "w,val,0,100,80,50,",
-    "another frame rate": "w,val,60,100,80,50,",
-    "no width": "w,val,30,0,80,50,",
-    "a length that is negative": "w,val,30,100,80,-5,",
+    "frame rate of zero": "w,val,0,100,80,50,",
+    "different frame rates": "w,val,60,100,80,50,",
+    "width of zero": "w,val,30,0,80,50,",
+    "negative length": "w,val,30,100,80,-5,",
 }.items():
     case(f"videos: {what}", replace("boxes/videos.csv", SECOND, new), BOXES)
 case(
-    "videos: frame rates that the protocol does not mean",
+    "videos: frame rate unsuited to the protocol",
     replace("boxes/videos.csv", ",30,", ",10,", 2),
     BOXES,
 )
-case("videos: none of the split", replace("boxes/videos.csv", "train", "val"), BOXES)
-case("boxes: no such table", remove("boxes/boxes.csv"), BOXES)
-case("boxes: a column that is missing", replace("boxes/boxes.csv", "crossing", "kinds"), BOXES)
-case("boxes: a column that nobody knows", replace("boxes/boxes.csv", "occlusion", "speed"), BOXES)
+case("videos: empty split", replace("boxes/videos.csv", "train", "val"), BOXES)
+case("boxes: missing table", remove("boxes/boxes.csv"), BOXES)
+case("boxes: missing column", replace("boxes/boxes.csv", "crossing", "kinds"), BOXES)
+case("boxes: unknown column", replace("boxes/boxes.csv", "occlusion", "speed"), BOXES)
 case(
-    "boxes: a Parquet file that is none",
+    "boxes: invalid Parquet file",
     lambda: (remove("boxes/boxes.csv")(), put("boxes/boxes.parquet", b"PAR1")()),
     BOXES,
 )
-case("boxes: an empty file", put("boxes/boxes.csv", b""), BOXES)
+case("boxes: empty file", put("boxes/boxes.csv", b""), BOXES)
 
 # --- JAAD
 
 ANNOTATION = str(annotation_path(Path("jaad"), "annotations", tiny.VIDEO))
 ATTRIBUTES = str(annotation_path(Path("jaad"), "annotations_attributes", tiny.VIDEO))
-for what, spoil in {
-    "a file that was cut": lambda: tiny.truncate(Path("jaad")),
-    "a document type": lambda: tiny.doctype(Path("jaad")),
-    "an unknown tag": lambda: tiny.unknown_tag(Path("jaad")),
-    "a box without width": lambda: tiny.degenerate_box(Path("jaad")),
-    "a list that names a video that is not there": lambda: tiny.stray_video(
-        Path("jaad"), split="val"
-    ),
-    "a kind of annotation that is missing": lambda: tiny.remove_kind(Path("jaad")),
-    "a file that is missing": lambda: tiny.remove_file(Path("jaad")),
-    "an empty file": put(ANNOTATION, b""),
-    "bytes that are no text": put(ANNOTATION, bytes(range(128, 256))),
-    "a frame that is not a number": replace(ANNOTATION, r'frame="\d+"', 'frame="x"'),
-    "a frame after the end": replace(ANNOTATION, r'frame="\d+"', 'frame="99999"'),
-    "a corner that is not a number": replace(ANNOTATION, r'xtl="[^"]*"', 'xtl="nan"'),
-    "a corner that is infinite": replace(ANNOTATION, r'xtl="[^"]*"', 'xtl="-1e999"'),
-    "a corner that is missing": replace(ANNOTATION, r' xtl="[^"]*"', ""),
-    "a label that nobody knows": replace(ANNOTATION, 'label="pedestrian"', 'label="dog"'),
+for what, damage in {
+    "truncated file": lambda: tiny.truncate(Path("jaad")),
+    "document type": lambda: tiny.doctype(Path("jaad")),
+    "unknown tag": lambda: tiny.unknown_tag(Path("jaad")),
+    "box of zero width": lambda: tiny.degenerate_box(Path("jaad")),
+    "split list with an unknown video": lambda: tiny.stray_video(Path("jaad"), split="val"),
+    "missing annotation folder": lambda: tiny.remove_kind(Path("jaad")),
+    "missing file": lambda: tiny.remove_file(Path("jaad")),
+    "empty file": put(ANNOTATION, b""),
+    "not UTF-8": put(ANNOTATION, bytes(range(128, 256))),
+    "frame that is not a number": replace(ANNOTATION, r'frame="\d+"', 'frame="x"'),
+    "frame after the end": replace(ANNOTATION, r'frame="\d+"', 'frame="99999"'),
+    "NaN coordinate": replace(ANNOTATION, r'xtl="[^"]*"', 'xtl="nan"'),
+    "infinite coordinate": replace(ANNOTATION, r'xtl="[^"]*"', 'xtl="-1e999"'),
+    "missing coordinate": replace(ANNOTATION, r' xtl="[^"]*"', ""),
+    "unknown label": replace(ANNOTATION, 'label="pedestrian"', 'label="dog"'),
     "no size of the video": replace(ANNOTATION, "<original_size>.*?</original_size>", ""),
-    "a crossing that is not a number": replace(
-        ATTRIBUTES, r' crossing="[^"]*"', ' crossing="maybe"'
-    ),
-    "no lists of videos": remove("jaad/split_ids"),
-    "an empty list of videos": put("jaad/split_ids/default/val.txt", b"\n"),
-    "a video in two lists": change(
+    "crossing that is not a number": replace(ATTRIBUTES, r' crossing="[^"]*"', ' crossing="maybe"'),
+    "no split lists": remove("jaad/split_ids"),
+    "empty split list": put("jaad/split_ids/default/val.txt", b"\n"),
+    "video in two splits": change(
         "jaad/split_ids/default/val.txt", lambda data: data + f"{tiny.VIDEOS[0]}\n".encode()
     ),
-    "no such folder": remove("jaad"),
+    "missing folder": remove("jaad"),
 }.items():
-    case(f"JAAD: {what}", spoil, JAAD)
+    case(f"JAAD: {what}", damage, JAAD)
 
 # --- Videos
 
 for what, data in {
-    "no such file": None,
-    "an empty file": b"",
-    "a text": "<html>404 not found</html>\n" * 20,
-    "a list of other files": "ffconcat version 1.0\nfile other.mp4\n",
-    "a playlist": "#EXTM3U\n#EXTINF:1,\na.mp4\n",
-    "a head without a body": b"\0\0\0\x20ftypisom" + bytes(500),
+    "missing file": None,
+    "empty file": b"",
+    "text file": "<html>404 not found</html>\n" * 20,
+    "list of other files": "ffconcat version 1.0\nfile other.mp4\n",
+    "playlist": "#EXTM3U\n#EXTINF:1,\na.mp4\n",
+    "header only": b"\0\0\0\x20ftypisom" + bytes(500),
 }.items():
     case(f"video: {what}", nothing if data is None else put("clip.mp4", data), VIDEO)
 
@@ -238,93 +239,93 @@ LAST = "run/checkpoints/best.ckpt"
 
 
 def flipped(data: bytes) -> bytes:
-    """One wrong bit in the largest member."""
+    """Flips one bit in the largest member."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         large = max(archive.infolist(), key=lambda info: info.file_size)
         place = data.index(archive.read(large))
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
-for what, spoil in {
-    "cut": change(LAST, lambda data: data[: len(data) // 2]),
+for what, damage in {
+    "truncated": change(LAST, lambda data: data[: len(data) // 2]),
     "empty": put(LAST, b""),
-    "a text": put(LAST, b"text"),
-    "a pickle": put(LAST, b"\x80\x02cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03."),
+    "text file": put(LAST, b"text"),
+    "pickle that runs code": put(
+        LAST, b"\x80\x02cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03."
+    ),
     "missing": remove(LAST),
-    "one wrong bit": change(LAST, flipped),
+    "flipped bit": change(LAST, flipped),
 }.items():
-    case(f"checkpoint: {what}", spoil, [*TEST, "--data.root", "jaad"])
+    case(f"checkpoint: {what}", damage, [*TEST, "--data.root", "jaad"])
 case("checkpoint: of another network", nothing, [*TEST, "--model.net.hidden", "5"])
 case(
     "checkpoint: nothing to resume from",
     remove("run/checkpoints/last.ckpt"),
     ["fit", "--run", "run", "--resume"],
 )
-case("run: its folder is in use", nothing, [*FIT, "--trainer.default_root_dir", "run"])
-case("run: no such folder", nothing, ["test", "--run", "nowhere"])
-case("weights: none of that name", nothing, ["test", "--weights", "nobody"])
+case("run: folder in use", nothing, [*FIT, "--trainer.default_root_dir", "run"])
+case("run: missing folder", nothing, ["test", "--run", "nowhere"])
+case("weights: unknown name", nothing, ["test", "--weights", "nobody"])
 
 # --- Predictions
 
 PREDICTIONS = "run/predictions.parquet"
-case("predictions: cut", change(PREDICTIONS, lambda data: data[:200]), EVALUATE)
+case("predictions: truncated", change(PREDICTIONS, lambda data: data[:200]), EVALUATE)
 case("predictions: missing", remove(PREDICTIONS), ["evaluate", PREDICTIONS])
-case("predictions: no such run", nothing, ["evaluate", "nowhere"])
+case("predictions: missing run", nothing, ["evaluate", "nowhere"])
 
 # --- Digits
 
 DIGIT = "mnist/train-images-idx3-ubyte"
-for what, spoil in {
+for what, damage in {
     "missing": remove(DIGIT),
-    "cut": change(DIGIT, lambda data: data[:-1]),
-    "longer than it says": change(DIGIT, lambda data: data + b"\0"),
+    "truncated": change(DIGIT, lambda data: data[:-1]),
+    "longer than its header says": change(DIGIT, lambda data: data + b"\0"),
     "labels instead of images": lambda: shutil.copy("mnist/train-labels-idx1-ubyte", DIGIT),
-    "a text": put(DIGIT, b"text"),
-    "a gzip that was cut": lambda: (
+    "text file": put(DIGIT, b"text"),
+    "truncated gzip": lambda: (
         put(DIGIT + ".gz", gzip.compress(Path(DIGIT).read_bytes())[:99])(),
         remove(DIGIT)(),
     ),
-    "fewer labels": put("mnist/train-labels-idx1-ubyte", idx(np.arange(9))),
+    "fewer labels than images": put("mnist/train-labels-idx1-ubyte", idx(np.arange(9))),
 }.items():
-    case(f"digits: {what}", spoil, MNIST)
+    case(f"digits: {what}", damage, MNIST)
 
 # --- Configurations and options
 
 for what, (old, new) in {
-    "an unknown key": ("hidden:", "hiden:"),
-    "a key twice": ("lr: 0.01", "lr: 0.01\n    lr: 0.02"),
-    "a word for a number": ("lr: 0.01", "lr: high"),
-    "not a number": ("lr: 0.01", "lr: .nan"),
+    "unknown key": ("hidden:", "hiden:"),
+    "duplicate key": ("lr: 0.01", "lr: 0.01\n    lr: 0.02"),
+    "word instead of a number": ("lr: 0.01", "lr: high"),
+    "NaN": ("lr: 0.01", "lr: .nan"),
     "out of range": ("lr: 0.01", "lr: -1"),
-    "a class of somebody else": ("IntentGraphNet", "os.system"),
-    "a feature that nobody knows": ("[box]", "[box, colour]"),
-    "a feature of which the data have nothing": ("[box]", "[box, odometry]"),
-    "a tag that builds something": ("0.01", "!!python/name:os.system"),
-    "an alias": ("trainer:", "x: &x 1\ny: *x\ntrainer:"),
-    "no YAML": ("trainer: {", "trainer: [{"),
-    "a batch of nothing": ("batch_size: 8", "batch_size: 0"),
+    "class of another package": ("IntentGraphNet", "os.system"),
+    "unknown feature": ("[box]", "[box, colour]"),
+    "feature that the dataset lacks": ("[box]", "[box, odometry]"),
+    "YAML tag that runs code": ("0.01", "!!python/name:os.system"),
+    "YAML alias": ("trainer:", "x: &x 1\ny: *x\ntrainer:"),
+    "not valid YAML": ("trainer: {", "trainer: [{"),
+    "batch size of zero": ("batch_size: 8", "batch_size: 0"),
 }.items():
     case(f"configuration: {what}", replace("config.yaml", re.escape(old), new), FIT)
 case("configuration: missing", remove("config.yaml"), FIT)
 case("configuration: not UTF-8", put("config.yaml", b"\xff\xfe\0"), FIT)
 case("configuration: empty", put("config.yaml", b""), FIT)
-case("option: no such strategy", nothing, [*FIT, "--trainer.strategy", "nope"])
+case("option: unknown strategy", nothing, [*FIT, "--trainer.strategy", "nope"])
 SEVERAL = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
-case("option: a decomposition on several processes", nothing, [*MNIST, *SEVERAL])
-case("option: no machine", nothing, [*FIT, "--trainer.num_nodes", "0"])
-case("option: validation never", nothing, [*FIT, "--trainer.check_val_every_n_epoch", "0"])
-case("option: unknown", nothing, [*FIT, "--model.lrr", "1"])
-case("option: unknown to report", nothing, ["report", "run", "--bogus"])
-case(
-    "option: a horizon without windows", nothing, [*JAAD, "--protocol", "stip", "--horizon", "9999"]
-)
-case("option: no folder of the data", nothing, ["data", "windows", *JAAD[2:3], *JAAD[5:]])
-case("surroundings: a file where a folder should be", put("new", b""), FIT)
-case("surroundings: a folder where a file should be", lambda: Path("w.parquet").mkdir(), JAAD)
+case("option: decomposition on several processes", nothing, [*MNIST, *SEVERAL])
+case("option: zero nodes", nothing, [*FIT, "--trainer.num_nodes", "0"])
+case("option: validation every 0 epochs", nothing, [*FIT, "--trainer.check_val_every_n_epoch", "0"])
+case("option: unknown option of fit", nothing, [*FIT, "--model.lrr", "1"])
+case("option: unknown option of report", nothing, ["report", "run", "--bogus"])
+case("option: horizon without windows", nothing, [*JAAD, "--protocol", "stip", "--horizon", "9999"])
+case("option: no dataset folder", nothing, ["data", "windows", *JAAD[2:3], *JAAD[5:]])
+case("output: file instead of a folder", put("new", b""), FIT)
+case("output: folder instead of a file", lambda: Path("w.parquet").mkdir(), JAAD)
 
 
 def main() -> int:
-    """Writes the lines as they are now."""
+    """Writes the current lines."""
     os.environ.pop("VIDREASON_DATA", None)
     lines = {}
     with tempfile.TemporaryDirectory() as temporary:
