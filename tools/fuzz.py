@@ -1,14 +1,14 @@
-"""Coverage-guided fuzzing of the parsers: whatever the bytes, a value or one line, and no more.
+"""Coverage-guided fuzzing of the parsers, which must return a value or raise a `DataError`.
 
-    python tools/fuzz.py --seconds 600              # over all parsers
-    python tools/fuzz.py "jaad annotations" video   # of these
-    python tools/fuzz.py all -runs=20000            # over all in one process, to be quick
+    python tools/fuzz.py --seconds 600              # all parsers, one by one
+    python tools/fuzz.py "jaad annotations" video   # two parsers
+    python tools/fuzz.py all -runs=20000            # all parsers in one process, for a short run
 
-Options of one dash are libFuzzer's.
+Options with one dash are those of libFuzzer.
 
-Starts from the sound files of tests/parsers.py. An input that makes a parser raise anything but a
-`DataError`, takes more than 10 s or 4 GiB, or crashes, is kept as `crash-…` in the folder of
-`--out`; exits with 1 if there is any. Needs atheris, which is among the `dev` extras.
+Starts from the valid files of tests/make/parsers.py. An input that makes a parser crash, raise any
+other exception, or use more than 10 s or 4 GiB is kept as `crash-…` in the folder `--out`; the exit
+code is then 1. Needs atheris, which is part of the `dev` extra.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent.parent / "tests"
 
 
 def fuzz(name: str, options: list[str]) -> None:
-    """Feeds one parser, with libFuzzer's options, until it is told to stop; never returns."""
+    """Fuzzes one parser with options of libFuzzer; never returns."""
     import atheris
 
     sys.path.insert(0, str(TESTS))
@@ -46,7 +46,7 @@ def fuzz(name: str, options: list[str]) -> None:
             root.mkdir()
             parser.make(root)
             sound.append((root / parser.file).read_bytes())
-            # Of several, the first byte says which.
+            # With several parsers, the first byte selects one.
             data = bytes([number] * (len(chosen) > 1)) + sound[-1]
             (corpus / str(number)).write_bytes(data)
 
@@ -65,7 +65,7 @@ def fuzz(name: str, options: list[str]) -> None:
             draw = random.Random(seed)
             if draw.random() < 0.5:
                 return atheris.Mutate(data, most)
-            # Bytes at random hardly ever leave a text well-formed; words for words do.
+            # Random bytes hardly ever leave a text well-formed; replaced words do.
             for _ in range(draw.randint(1, 3)):
                 token, other = (
                     _TOKEN.search(data, draw.randrange(len(data) + 1)) for _ in range(2)
@@ -88,15 +88,15 @@ _ODD += (b"[[[[", b"{}", b"\xc2\xb2", b"a:b", b" ", b'"', b"true", b"../x")
 
 
 def main() -> int:
-    """Fuzzes parsers one by one, or several at once, and prints a table."""
+    """Fuzzes parsers and prints a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parsers", nargs="*", metavar="PARSER", help="(all)")
-    parser.add_argument("--seconds", type=int, default=600, help="in all, shared out evenly (600)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="at a time (1)")
-    parser.add_argument("--seed", type=int, default=0, help="(0)")
-    parser.add_argument("--out", type=Path, default=Path("crashes"), help="folder (crashes)")
+    parser.add_argument("parsers", nargs="*", metavar="PARSER", help="names (all)")
+    parser.add_argument("--seconds", type=int, default=600, help="total time (600)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="parallel processes (1)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
+    parser.add_argument("--out", type=Path, default=Path("crashes"), help="output folder (crashes)")
     parser.add_argument("--feed", metavar="PARSER", help=argparse.SUPPRESS)
     args, options = parser.parse_known_args()
     if args.feed:
@@ -106,7 +106,7 @@ def main() -> int:
 
     names = args.parsers or list(PARSERS)
     if unknown := set(names) - {*PARSERS, ALL}:
-        parser.error(f"no parser {min(unknown)!r}; there are {', '.join(PARSERS)}")
+        parser.error(f"no parser {min(unknown)!r}; choose from {', '.join(PARSERS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     each = max(1, args.seconds * args.jobs // len(names))
 

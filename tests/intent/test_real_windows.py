@@ -1,9 +1,6 @@
 """Windows of the real annotations; skipped where the data are not available."""
 
-import os
 from pathlib import Path
-
-import pytest
 
 from vidreason.intent.datasets import read_split, split_windows
 from vidreason.scenes.jaad import read_splits
@@ -31,21 +28,7 @@ def test_jaad_has_20867_windows_over_both_subsets(real_root):
     assert sum(sum(windows) for windows, _ in found.values()) == 20_867
 
 
-def test_nine_pie_videos_have_588_windows():
-    root = Path(os.environ.get("VIDREASON_DATA", ""), "pie")
-    boxes = sorted(root.glob("annotations/set*/video_*_annt.xml"))
-    if "VIDREASON_DATA" not in os.environ or len(boxes) != 9:
-        pytest.skip("$VIDREASON_DATA/pie does not hold the boxes of the nine videos")
-    found = counts("pie", root)
+def test_nine_pie_videos_have_588_windows(real_pie):
+    found = counts("pie", real_pie)
     assert found["all"] == found["beh"] == ([246, 162, 180], [18, 18, 24])
     assert sum(found["all"][0]) == 588
-
-
-@pytest.mark.parametrize(("subset", "count"), [("beh", 1_265), ("all", 6_116)])
-def test_clean_benchmark_windows_of_jaad(real_root, real, subset, count):
-    names = set(read_splits(real_root)["test"])
-    scenes = [scene for scene in real if scene.id in names]
-    windows = split_windows("jaad", scenes, "benchmark-clean", subset)
-    assert len(windows) == count and count_crossing(windows) == 561
-    positive = windows.label[:, -1] == 1
-    assert len(set(zip(windows.scene[positive], windows.track[positive], strict=True))) == 51
