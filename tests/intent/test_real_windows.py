@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from vidreason.intent.datasets import read_split, split_windows
 from vidreason.scenes.jaad import read_splits
 
@@ -32,3 +34,13 @@ def test_nine_pie_videos_have_588_windows(real_pie):
     found = counts("pie", real_pie)
     assert found["all"] == found["beh"] == ([246, 162, 180], [18, 18, 24])
     assert sum(found["all"][0]) == 588
+
+
+@pytest.mark.parametrize(("subset", "count"), [("beh", 1_265), ("all", 6_116)])
+def test_clean_benchmark_windows_of_jaad(real_root, real, subset, count):
+    names = set(read_splits(real_root)["test"])
+    scenes = [scene for scene in real if scene.id in names]
+    windows = split_windows("jaad", scenes, "benchmark-clean", subset)
+    assert len(windows) == count and count_crossing(windows) == 561
+    positive = windows.label[:, -1] == 1
+    assert len(set(zip(windows.scene[positive], windows.track[positive], strict=True))) == 51
