@@ -84,7 +84,7 @@ def test_malicious_pickle_is_rejected_without_running_it(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == (
         f"error: {path}: cannot be converted (names posix.system, which is not allowed); "
-        "give a file of STOVE's, a dict with y, coord_lim and r\n"
+        "give a STOVE pickle, a dict with y, coord_lim and r\n"
     )
     assert not trace.exists() and not (tmp_path / "x.npz").exists()
     pickle.loads(path.read_bytes())
@@ -102,9 +102,9 @@ def test_malicious_pickle_is_rejected_without_running_it(tmp_path):
         (pickle.dumps(stove(y=np.array([{}, 1], object))), "array of 'O8'"),
         (pickle.dumps(stove(y=np.array(["x"]))), "array of 'U1'"),
         (pickle.dumps(stove(y=np.zeros(2, "M8[s]"))), "array of 'M8'"),
-        (pickle.dumps(stove(y=[1, 2])), "y is no array of up to 100,000,000 states"),
+        (pickle.dumps(stove(y=[1, 2])), "y is not an array of at most 100,000,000 states"),
         (pickle.dumps(stove(y=stove()["y"][0])), "y is (5, 3, 4)"),
-        (pickle.dumps(stove(r="1.2")), "'1.2' is no number"),
+        (pickle.dumps(stove(r="1.2")), "'1.2' is not a number"),
         (pickle.dumps({"y": 1}), "no 'hw'"),
         (pickle.dumps([1]), "list indices"),
         (pickle.dumps(stove())[:-900], "pickle data was truncated"),
@@ -128,5 +128,5 @@ def test_arrays_with_oversized_headers_are_rejected(tmp_path, tool):
     assert content.count(shape) == 1
     framed = content.index(b"\x95")  # remove the frame, whose length would be wrong
     path.write_bytes((content[:framed] + content[framed + 9 :]).replace(shape, larger))
-    with pytest.raises(DataError, match="y is no array of up to 100,000,000 states"):
+    with pytest.raises(DataError, match="y is not an array of at most 100,000,000 states"):
         tool.read_stove(path)

@@ -20,10 +20,10 @@ def assert_rejected(read, source, place, problem):
     assert error.source == str(source)
     assert re.fullmatch(place, error.place), error
     assert re.search(problem, error.problem), error
-    assert re.search("restore|fix|download", error.mend), error
+    assert re.search("restore|fix|download", error.fix), error
     text = str(error)
     assert text.isprintable() and text.startswith(f"{source}: "), text
-    assert error.place in text and error.problem in text and error.mend in text
+    assert error.place in text and error.problem in text and error.fix in text
 
 
 def test_rejects_a_missing_root(tmp_path):

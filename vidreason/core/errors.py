@@ -9,17 +9,17 @@ class DataError(Exception):
     Args:
         source: File or option at fault.
         problem: What is wrong, including the value found.
-        mend: How the user can fix it.
+        fix: What the user can do about it.
         place: Location inside the source (`line 3`, `track 0_1_2b, frame 17`); may be empty.
     """
 
-    def __init__(self, source: object, problem: str, mend: str, place: str = "") -> None:
+    def __init__(self, source: object, problem: str, fix: str, place: str = "") -> None:
         # Exception gets all four, so that the error can be pickled between worker processes.
-        super().__init__(str(source), problem, mend, place)
-        self.source, self.problem, self.mend, self.place = (
+        super().__init__(str(source), problem, fix, place)
+        self.source, self.problem, self.fix, self.place = (
             str(source),
             problem,
-            mend,
+            fix,
             place,
         )
 
@@ -27,7 +27,7 @@ class DataError(Exception):
         # A value quoted from a damaged file can be as long as the file.
         place, problem = (_cut(part) for part in (self.place, self.problem))
         where = f"{self.source}: {place}" if place else self.source
-        text = f"{where}: {problem}; {self.mend}"
+        text = f"{where}: {problem}; {self.fix}"
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

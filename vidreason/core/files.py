@@ -206,7 +206,7 @@ def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int 
     Raises:
         DataError: `root` is not empty, or the archive is rejected or damaged.
     """
-    mend = "download the archive from its source again"
+    fix = "download the archive from its source again"
     if root.exists() and any(root.iterdir()):
         raise DataError(root, "is not empty", "choose another folder")
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -219,18 +219,18 @@ def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int 
                 # Windows rules are stricter: both slashes are separators, and drives count.
                 path = PureWindowsPath(name)
                 if count > max_members:
-                    raise DataError(archive, f"has more than {max_members} members", mend)
+                    raise DataError(archive, f"has more than {max_members} members", fix)
                 if path.anchor or ".." in path.parts:
-                    raise DataError(archive, "path leaves the output folder", mend, name)
+                    raise DataError(archive, "path leaves the output folder", fix, name)
                 if not plain:
-                    raise DataError(archive, "is not a regular file or folder", mend, name)
+                    raise DataError(archive, "is not a regular file or folder", fix, name)
                 target = fresh.joinpath(*path.parts)
                 if stream is None:
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 key = path.as_posix().casefold()
                 if key in seen:
-                    raise DataError(archive, "duplicate file name", mend, name)
+                    raise DataError(archive, "duplicate file name", fix, name)
                 seen.add(key)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
@@ -238,7 +238,7 @@ def unpack(archive: Path, root: Path, max_members: int = 20_000, max_bytes: int 
             os.rename(fresh, root)
         except _DAMAGE as error:
             problem = f"cannot be unpacked ({_reason(error)})"
-            raise DataError(archive, problem, mend) from error
+            raise DataError(archive, problem, fix) from error
 
 
 # RuntimeError: encrypted or unsupported zip members. ValueError: bad numbers, names in headers.

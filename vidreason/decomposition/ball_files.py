@@ -60,8 +60,8 @@ def read_balls(path: Path) -> Balls:
     if suffix == ".npz":
         return _read_npz(path)
     if suffix in (".pkl", ".pickle"):
-        mend = "convert it with tools/convert_stove.py"
-        raise DataError(path, "is a pickle, which can run code and is not opened", mend)
+        fix = "convert it with tools/convert_stove.py"
+        raise DataError(path, "is a pickle, which can run code and is not opened", fix)
     raise DataError(path, "suffix must be one of .json, .npy, .npz, .h5, .hdf5", FORMATS)
 
 

@@ -37,8 +37,8 @@ def read_hdf5(path: Path, file: Path, split: str) -> Balls:
     try:
         import h5py
     except ImportError:
-        mend = "install it with `pip install 'vidreason[hdf5]'`"
-        raise DataError(path, "h5py is required to read it", mend) from None
+        fix = "install it with `pip install 'vidreason[hdf5]'`"
+        raise DataError(path, "h5py is required to read it", fix) from None
     try:
         with h5py.File(file) as opened:
             _reject_links(path, h5py, opened)
@@ -55,8 +55,8 @@ def read_hdf5(path: Path, file: Path, split: str) -> Balls:
             if "groups" in data:
                 return _read_rnem(path, data["groups"])
             if not split and any(isinstance(item, h5py.Group) for item in group.values()):
-                mend = f"choose one, as in {file.name}/{next(iter(group))}"
-                raise DataError(path, f"has several splits, {', '.join(group)}", mend)
+                fix = f"choose one, as in {file.name}/{next(iter(group))}"
+                raise DataError(path, f"has several splits, {', '.join(group)}", fix)
             problem = "has neither positions, sizes and imgs nor groups"
             raise DataError(path, problem, FORMATS)
     except DAMAGE as error:

@@ -35,8 +35,8 @@ def read_json(source: Path, files: list[Path]) -> Balls:
     count = 0
     for file in files:
         if file.stat().st_size > MOST_BYTES:
-            mend = "write fewer trajectories per file and pass the folder"
-            raise DataError(file, f"is larger than {MOST_BYTES:,} bytes", mend)
+            fix = "write fewer trajectories per file and pass the folder"
+            raise DataError(file, f"is larger than {MOST_BYTES:,} bytes", fix)
         try:
             content = json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
@@ -47,8 +47,8 @@ def read_json(source: Path, files: list[Path]) -> Balls:
             states = _trajectory(file, f"trajectory {number}", trajectory)
             if trajectories and len(states) != len(trajectories[0]):
                 problem = f"has {len(states)} frames, others have {len(trajectories[0])}"
-                mend = "use trajectories of the same length"
-                raise DataError(file, problem, mend, f"trajectory {number}")
+                fix = "use trajectories of the same length"
+                raise DataError(file, problem, fix, f"trajectory {number}")
             check_count(source, count := count + states.shape[0] * states.shape[1])
             trajectories.append(states)
         config = content.get("config")
@@ -93,8 +93,8 @@ def _trajectory(file: Path, place: str, trajectory: Any) -> np.ndarray:
         problem = "is not a list of balls, each a list of states"
         raise DataError(file, problem, FORMATS, place) from None
     if others:
-        mend = "keep balls only"
-        raise DataError(file, f"has objects of type {sorted(map(str, others))}", mend, place)
+        fix = "keep balls only"
+        raise DataError(file, f"has objects of type {sorted(map(str, others))}", fix, place)
     if len(lengths := {len(row) for row in rows}) > 1:
         problem = f"balls have {min(lengths)} to {max(lengths)} frames"
         raise DataError(file, problem, "use the same number for all balls of a trajectory", place)

@@ -71,13 +71,13 @@ def check_states(
         problem = f"must be positive and its longer side 1, got {box[0]:g} x {box[1]:g}"
         raise DataError(source, problem, "divide all lengths by the longer side", "box")
 
-    def reject(name: str, wrong: np.ndarray, problem: str, mend: str) -> None:
+    def reject(name: str, wrong: np.ndarray, problem: str, fix: str) -> None:
         if wrong.any():
             array, place = shapes[name][0], np.argwhere(wrong)[0].tolist()
             scene, *frame, ball = place[:-1] if array.ndim == 4 else place
             where = "".join(f", frame {number}" for number in frame)
             problem = problem.format(array[tuple(place)], radii[scene, ball])
-            raise DataError(source, f"{name} {problem}", mend, f"scene {scene}, ball {ball}{where}")
+            raise DataError(source, f"{name} {problem}", fix, f"scene {scene}, ball {ball}{where}")
 
     wrong = (radii <= 0) | (2 * radii > box.min())
     reject("radii", wrong, "must be positive and fit into the box, got {:g}", FORMATS)
@@ -86,15 +86,15 @@ def check_states(
         array = shapes[name][0]
         shown = there[:, None, :, None] if array.ndim == 4 else there
         wrong = np.where(shown, ~np.isfinite(array), ~np.isnan(array))
-        mend = "use numbers, or NaN throughout where there is no ball"
-        reject(name, wrong, "{:g} where the radius is {:g}", mend)
+        fix = "use numbers, or NaN throughout where there is no ball"
+        reject(name, wrong, "{:g} where the radius is {:g}", fix)
     reject("masses", masses <= 0, "must be above 0, got {:g}", "correct the masses")
     # float32 may round up the position of a ball at a wall.
     out = (positions < -1e-6) | (positions > box + 1e-6)
     size = f"{box[0]:g} x {box[1]:g}"
     reject("positions", out, f"{{:g}} outside the {size} box", "divide lengths by the box width")
-    mend = "use box widths per frame"
-    reject("velocities", abs(velocities) > 1, "{:g} above 1 box width per frame", mend)
+    fix = "use box widths per frame"
+    reject("velocities", abs(velocities) > 1, "{:g} above 1 box width per frame", fix)
     return Balls(positions, velocities, radii, masses, box)
 
 

@@ -203,18 +203,18 @@ def read_official(path: Path) -> np.ndarray:
         DataError: The file is missing, damaged or another one.
     """
     shape, checksum = OFFICIAL
-    mend = "download mnist_test_seq.npy again, or leave data.test_file empty"
+    fix = "download mnist_test_seq.npy again, or leave data.test_file empty"
     try:
         clips = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(path, "no such file", mend) from None
+        raise DataError(path, "no such file", fix) from None
     except _NOT_NPY as error:
-        raise DataError(path, f"is not a readable .npy array ({error})", mend) from None
+        raise DataError(path, f"is not a readable .npy array ({error})", fix) from None
     if not isinstance(clips, np.ndarray) or clips.shape != shape or clips.dtype != np.uint8:
         kind = f"{clips.dtype} {clips.shape}" if isinstance(clips, np.ndarray) else "an archive"
-        raise DataError(path, f"holds {kind}, expected uint8 {shape} with time first", mend)
+        raise DataError(path, f"holds {kind}, expected uint8 {shape} with time first", fix)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != checksum:
-        raise DataError(path, f"has MD5 {found}, expected {checksum}", mend)
+        raise DataError(path, f"has MD5 {found}, expected {checksum}", fix)
     return clips

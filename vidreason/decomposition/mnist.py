@@ -36,26 +36,26 @@ def read_idx(path: Path, sides: tuple[int, ...] = ()) -> np.ndarray:
     Raises:
         DataError: The file is damaged or holds something else.
     """
-    mend = "get a complete copy with `vidreason data get mnist`"
+    fix = "get a complete copy with `vidreason data get mnist`"
     header, item = 4 * (2 + len(sides)), int(np.prod(sides))
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(header + _MOST * item + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(path, f"is damaged ({error})", mend) from None
+        raise DataError(path, f"is damaged ({error})", fix) from None
     magic = bytes((0, 0, 8, 1 + len(sides)))  # type code of bytes, number of dimensions
     if not content.startswith(magic):
         found = content[:4].hex() or "nothing"
-        raise DataError(path, f"starts with {found}, expected {magic.hex()}", mend)
+        raise DataError(path, f"starts with {found}, expected {magic.hex()}", fix)
     if len(content) <= header:
-        raise DataError(path, "holds no items", mend)
+        raise DataError(path, "holds no items", fix)
     count, *shape = np.frombuffer(content[4:header], ">u4").tolist()
     if tuple(shape) != sides:
-        raise DataError(path, f"holds images of {shape}, expected {list(sides)}", mend)
+        raise DataError(path, f"holds images of {shape}, expected {list(sides)}", fix)
     body = content[header:]
     if len(body) != count * item:
         problem = f"holds {len(body):,} bytes, expected {count} x {item}"
-        raise DataError(path, problem, mend)
+        raise DataError(path, problem, fix)
     return np.frombuffer(body, np.uint8).reshape(count, *sides)
 
 
@@ -97,8 +97,8 @@ def _find(root: Path, name: str) -> Path:
     for path in (root / f"{name}.gz", root / name):
         if path.is_file():
             return path
-    mend = "run `vidreason data get mnist`, or set data.source to drawn"
-    raise DataError(root / f"{name}.gz", "no such file", mend)
+    fix = "run `vidreason data get mnist`, or set data.source to drawn"
+    raise DataError(root / f"{name}.gz", "no such file", fix)
 
 
 def drawn_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

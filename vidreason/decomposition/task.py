@@ -110,9 +110,9 @@ class DecomposeTask(pl.LightningModule):
             optimizers.append(torch.optim.AdamW(forecast, self.forecast_lr))
         steps = self.trainer.estimated_stepping_batches
         if steps == math.inf and self.schedule != "constant":
-            mend = "set it, or set model.schedule to constant"
+            fix = "set it, or set model.schedule to constant"
             problem = f"the {self.schedule} schedule requires a limit"
-            raise DataError("trainer.max_epochs", problem, mend)
+            raise DataError("trainer.max_epochs", problem, fix)
         schedulers = []
         for number, optimizer in enumerate(optimizers):
             if self.schedule == "one_cycle":

@@ -290,7 +290,7 @@ def _run_ray(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
         raise DataError("--engine", f"needs ray ({error})", fix) from None
     if not ray.is_initialized():
         # The cluster at RAY_ADDRESS, or a local one.
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+        here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
     task = ray.remote(num_cpus=1, max_retries=0)(_outcome)
     names = {task.remote(job, wait): job for job in jobs}

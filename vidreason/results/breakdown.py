@@ -73,8 +73,8 @@ def find_windows(predictions: Predictions, root: Path | None) -> MatchedWindows:
     rows = len(predictions.table)
     if len(ours) < rows:
         problem = f"{rows - len(ours)} of {rows} rows match no window of {root}"
-        mend = "give the dataset that the predictions were made from"
-        raise DataError(predictions.source, problem, mend)
+        fix = "give the dataset that the predictions were made from"
+        raise DataError(predictions.source, problem, fix)
     window = np.empty(len(ours), np.int64)
     window[ours] = labelled[theirs]
     return MatchedWindows(scenes, windows, window)

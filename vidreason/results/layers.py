@@ -136,9 +136,9 @@ def of_predictions(predictions: Predictions, scene: Scene) -> Layers:
     number, last = np.array(who, np.int64), predictions["last_frame"][rows].astype(np.int64)
     place = _find(key, last * len(scene.kind) + number)
     if (number < 0).any() or (place < 0).any():
-        mend = "give the dataset that the predictions were made from"
+        fix = "give the dataset that the predictions were made from"
         problem = f"has predictions of pedestrians that are not in {scene.id}"
-        raise DataError(predictions.source, problem, mend)
+        raise DataError(predictions.source, problem, fix)
     layers.probability[place] = predictions["probability"][rows]
     # Carried forward along each track.
     track = key % max(len(scene.kind), 1)

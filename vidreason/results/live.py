@@ -101,8 +101,8 @@ class Live:
         if wanted and (look is None or look.shape[1] != wanted):
             width = 0 if look is None else look.shape[1]
             problem = f"gives {width} appearance features, the model needs {wanted}"
-            mend = "use the segmenter that the model was trained with"
-            raise DataError("--segmenter", problem, mend)
+            fix = "use the segmenter that the model was trained with"
+            raise DataError("--segmenter", problem, fix)
         self.seen.append((number, track, kind, box, look if wanted else None))
         steps = self.task.horizon
         now = Now(

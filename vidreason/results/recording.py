@@ -67,8 +67,8 @@ def _recording(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         import rerun
     except ImportError as error:
-        mend = "pip install 'vidreason[rerun]'"
-        raise DataError("--out", f"{path} needs rerun-sdk ({error})", mend) from None
+        fix = "pip install 'vidreason[rerun]'"
+        raise DataError("--out", f"{path} needs rerun-sdk ({error})", fix) from None
     with write_atomic(path) as temporary:
         record = rerun.RecordingStream("vidreason")
         record.save(str(temporary))

@@ -114,8 +114,8 @@ def _scene(clip: str | None, meta: dict[str, Any], root: Path | str | None) -> S
                 return scene
         names += [scene.id for scene in scenes]
     near = difflib.get_close_matches(clip, names, 1)
-    mend = f"did you mean {near[0]!r}?" if near else f"give one such as {names[0]!r}"
-    raise DataError("--clip", f"{clip!r} is not one of the {len(names)} videos of {dataset}", mend)
+    fix = f"did you mean {near[0]!r}?" if near else f"give one such as {names[0]!r}"
+    raise DataError("--clip", f"{clip!r} is not one of the {len(names)} videos of {dataset}", fix)
 
 
 def _check_format(out: Path) -> None:

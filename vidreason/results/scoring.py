@@ -158,11 +158,11 @@ def differences(
     if not len(left) or ((missing or extra) and not allow_missing):
         problem = f"{len(left)} predictions in common, {missing} only in {one.source}, "
         problem += f"{extra} only in the other"
-        mend = "compare runs on one split" if not len(left) else "or pass --allow-missing"
-        raise DataError(other.source, problem, mend)
+        fix = "compare runs on one split" if not len(left) else "or pass --allow-missing"
+        raise DataError(other.source, problem, fix)
     if (one["label"][left] != other["label"][right]).any():
-        mend = "compare runs on one dataset and protocol"
-        raise DataError(other.source, f"labels differ from those of {one.source}", mend)
+        fix = "compare runs on one dataset and protocol"
+        raise DataError(other.source, f"labels differ from those of {one.source}", fix)
     splits = {}
     for split, mask in split_masks(one).items():
         kept = mask[left]

@@ -118,7 +118,7 @@ def _renamed(error: DataError) -> DataError:
     """Returns the error with the option that was given, not one that is linked to it."""
     if "is set by" in error.problem:  # setting the linked option is the error itself
         return error
-    return DataError(named(error.source), error.problem, error.mend, error.place)
+    return DataError(named(error.source), error.problem, error.fix, error.place)
 
 
 def _expand(argv: Sequence[str]) -> list[str]:

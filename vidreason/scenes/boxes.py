@@ -36,7 +36,7 @@ _VIDEOS = {
     "length": pa.int64(),
 }
 _RATE = 20, 35  # frame rates for which 30 frames count as one second
-_MEND = "fix the table; `vidreason data card boxes` describes its columns"
+_FIX = "fix the table; `vidreason data card boxes` describes its columns"
 
 
 class Table(NamedTuple):
@@ -67,7 +67,7 @@ class Table(NamedTuple):
         values = {name: column[row] for name, column in self.columns.items()}
         # The first line of a CSV file is the header.
         place = f"line {row + 2}" if self.path.suffix == ".csv" else f"row {row + 1}"
-        raise DataError(self.path, problem.format(**values), _MEND, place)
+        raise DataError(self.path, problem.format(**values), _FIX, place)
 
 
 def read_boxes(root: Path, protocol: str) -> tuple[list[Scene], dict[str, str]]:
@@ -121,10 +121,10 @@ def _read(
                 ),
             )
         else:
-            found, _ = read_table(path, _MEND)
+            found, _ = read_table(path, _FIX)
         names = found.column_names
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DataError(path, " ".join(str(error).split()), _MEND) from None
+        raise DataError(path, " ".join(str(error).split()), _FIX) from None
     missing = [column for column in needed if column not in names]
     strange = [column for column in names if known is not None and column not in types]
     if missing or strange or len(set(names)) < len(names):
@@ -133,7 +133,7 @@ def _read(
             problem = f"has no column {missing[0]!r}"
         elif strange:
             problem = f"has an unknown column {strange[0]!r}"
-        raise DataError(path, problem, _MEND)
+        raise DataError(path, problem, _FIX)
     table = Table(path, {})
     for column in names:
         kind = types.get(column, pa.string())
@@ -141,7 +141,7 @@ def _read(
             values = found[column].cast(kind).combine_chunks()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             problem = f"column {column!r}: {' '.join(str(error).split())}"
-            raise DataError(path, problem, _MEND) from None
+            raise DataError(path, problem, _FIX) from None
         text = pa.types.is_string(kind)
         blank = "" if text else np.nan if pa.types.is_floating(kind) else 0
         empty = values.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

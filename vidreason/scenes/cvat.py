@@ -18,7 +18,7 @@ from vidreason.core.errors import DataError
 
 MAX_BYTES = 256 << 20  # a video of PIE has tens of MiB
 _CORRECT = "fix the file, or restore it as described in the dataset card"
-_MEND = "restore the file, for example with `vidreason data get`"
+_FIX = "restore the file, for example with `vidreason data get`"
 
 
 def read_xml(path: Path) -> str:
@@ -29,15 +29,15 @@ def read_xml(path: Path) -> str:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(path, f"is larger than {MAX_BYTES >> 20} MiB", _MEND)
+            raise DataError(path, f"is larger than {MAX_BYTES >> 20} MiB", _FIX)
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", _MEND) from None
+        raise DataError(path, f"cannot be read ({error.strerror})", _FIX) from None
     if not data:
-        raise DataError(path, "is empty", _MEND)
+        raise DataError(path, "is empty", _FIX)
 
     def refuse(*_: object) -> None:
-        raise DataError(path, "has a DOCTYPE, which annotations must not have", _MEND)
+        raise DataError(path, "has a DOCTYPE, which annotations must not have", _FIX)
 
     parser = ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
@@ -50,9 +50,9 @@ def read_xml(path: Path) -> str:
         # ElementTree also checks namespace prefixes, and stores the position elsewhere.
         line, column = getattr(error, "position", None) or (error.lineno, error.offset)
         place = f"line {line}, column {column}"
-        raise DataError(path, f"is not well-formed XML ({error})", _MEND, place) from None
+        raise DataError(path, f"is not well-formed XML ({error})", _FIX, place) from None
     except (LookupError, ValueError) as error:
-        raise DataError(path, f"has an unsupported encoding ({error})", _MEND) from None
+        raise DataError(path, f"has an unsupported encoding ({error})", _FIX) from None
 
 
 def _is_plain(data: bytes) -> bool:

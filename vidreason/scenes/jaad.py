@@ -50,7 +50,7 @@ SPLITS = ("default", "high_visibility", "all_videos")
 _KIND = {"pedestrian": "person", "ped": "person", "people": "group"}
 _FLAG = ("0", "1")
 _TAGS = {"occlusion": OCCLUSION, **LABELS}
-_MEND = "fix the file, or restore it with `vidreason data get jaad`"
+_FIX = "fix the file, or restore it with `vidreason data get jaad`"
 
 
 class _Tracks(NamedTuple):
@@ -83,7 +83,7 @@ def video_names(root: Path) -> list[str]:
             )
     names = sorted(p.stem for p in (root / "annotations").glob("video_*.xml"))
     if not names:
-        raise DataError(root / "annotations", "contains no video_*.xml", _MEND)
+        raise DataError(root / "annotations", "contains no video_*.xml", _FIX)
     return names
 
 
@@ -106,20 +106,20 @@ def read_splits(root: Path, subset: str = "default") -> dict[str, tuple[str, ...
         try:
             names = path.read_text("utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(path, f"split list cannot be read ({error})", _MEND) from None
+            raise DataError(path, f"split list cannot be read ({error})", _FIX) from None
         if not names:
-            raise DataError(path, "lists no videos", _MEND)
+            raise DataError(path, "lists no videos", _FIX)
         for line, name in enumerate(names, 1):
             if name not in known:
                 raise DataError(
                     path,
                     f"lists {name!r}, which has no annotations",
-                    _MEND,
+                    _FIX,
                     f"line {line}",
                 )
             if name in seen:
                 problem = f"lists {name!r}, which is already in {seen[name]}"
-                raise DataError(path, problem, _MEND, f"line {line}")
+                raise DataError(path, problem, _FIX, f"line {line}")
             seen[name] = split
         splits[split] = tuple(names)
     return splits
@@ -145,7 +145,7 @@ def read_jaad(root: Path, cache: bool = True) -> list[Scene]:
     paths = [annotation_path(root, folder, name) for name in names for folder in FOLDERS]
     for path in paths:
         if not path.is_file():
-            raise DataError(path, "no such file", _MEND)
+            raise DataError(path, "no such file", _FIX)
     parts = ("jaad.py", "cvat.py", "scene.py", "cache.py")
     code = [Path(__file__).with_name(part) for part in parts]
     return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
@@ -229,7 +229,7 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
         place = f"track {len(ids) + 1}"
         if label not in _KIND:
             problem = f"label={label!r} is not one of {', '.join(_KIND)}"
-            raise DataError(path, problem, _MEND, place)
+            raise DataError(path, problem, _FIX, place)
         first = len(tags)
         for box_head, block in start_tags(boxes, "box"):
             parts = box_head.split('"')
@@ -237,7 +237,7 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
                 layout = parts[0::2]
             elif parts[0::2] != layout:
                 raise DataError(
-                    path, f"box attributes differ between boxes: {box_head!r}", _MEND, place
+                    path, f"box attributes differ between boxes: {box_head!r}", _FIX, place
                 )
             numbers += parts[1::2]
             row = blocks.get(block)
@@ -260,10 +260,10 @@ def _read_tracks(path: Path, body: str, length: int) -> _Tracks:
         owner = {owners[row] for row in set(tags[first:])}
         if len(owner) != 1 or not all(next(iter(owner))):
             problem = f"boxes refer to {len(owner)} pedestrians, expected one"
-            raise DataError(path, problem, _MEND, place)
+            raise DataError(path, problem, _FIX, place)
         (name, old_id), *_ = owner
         if name in ids:
-            raise DataError(path, f"duplicate track {name!r}", _MEND, place)
+            raise DataError(path, f"duplicate track {name!r}", _FIX, place)
         ids.append(name)
         old_ids.append(old_id)
         labels.append(label)
@@ -293,10 +293,10 @@ def _read_facts(path: Path, ids: list[str], behaviour: np.ndarray) -> dict[str, 
                 facts[name][k] = code_of(path, name, value, words, place) if words else int(value)
             except (ValueError, OverflowError):
                 problem = f"{name}={value!r} is not an integer"
-                raise DataError(path, problem, _MEND, place) from None
+                raise DataError(path, problem, _FIX, place) from None
     if (missing := behaviour & ~described).any():
         problem = "behaviour pedestrian has no attributes"
-        raise DataError(path, problem, _MEND, f"pedestrian {ids[int(missing.argmax())]}")
+        raise DataError(path, problem, _FIX, f"pedestrian {ids[int(missing.argmax())]}")
     return facts
 
 
@@ -330,7 +330,7 @@ def _read_appearance(path: Path, tracks: _Tracks) -> dict[str, np.ndarray]:
                 raise ValueError("they do not increase")
         except (ValueError, OverflowError) as error:
             problem = f"frames must be increasing integers ({error})"
-            raise DataError(path, problem, _MEND, f"track {tracks.ids[k]}") from None
+            raise DataError(path, problem, _FIX, f"track {tracks.ids[k]}") from None
         begin, end = tracks.offsets[k : k + 2]
         _, ours, theirs = np.intersect1d(
             tracks.frame[begin:end], frame, assume_unique=True, return_indices=True
@@ -345,7 +345,7 @@ def _frame_codes(
     numbers, rows, distinct = repeated_tags(text, "frame", "id")
     if numbers != [str(i) for i in range(length)]:
         problem = f"describes {len(numbers)} frames, expected frames 0 to {length - 1} in order"
-        raise DataError(path, problem, _MEND)
+        raise DataError(path, problem, _FIX)
     codes = {}
     for name, words in names.items():
         coded = [

@@ -64,7 +64,7 @@ FACTS: dict[str, tuple[str, ...] | None] = {
     "traffic_direction": ("OW", "TW"),
 }
 _PERCENT = "intention_prob"
-_MEND = "restore it as `vidreason data card pie` describes"
+_FIX = "restore it as `vidreason data card pie` describes"
 
 
 def splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -83,13 +83,13 @@ def read_pie(root: Path, cache: bool = True) -> list[Scene]:
         DataError: There are no videos, or a file is missing, damaged or contradicts another.
     """
     if not (root / "annotations").is_dir():
-        mend = "a PIE root contains annotations, annotations_attributes, annotations_vehicle"
-        raise DataError(root / "annotations", "no such folder", mend)
+        fix = "a PIE root contains annotations, annotations_attributes, annotations_vehicle"
+        raise DataError(root / "annotations", "no such folder", fix)
     found = sorted((root / "annotations").glob("set[0-9][0-9]/video_*_annt.xml"))
     names = [f"{p.parent.name}/{p.name.removesuffix('_annt.xml')}" for p in found]
     if not names:
         raise DataError(
-            root / "annotations", "contains no files such as set01/video_0001_annt.xml", _MEND
+            root / "annotations", "contains no files such as set01/video_0001_annt.xml", _FIX
         )
 
     def read() -> list[Scene]:
@@ -101,7 +101,7 @@ def read_pie(root: Path, cache: bool = True) -> list[Scene]:
     paths += [p for name in names if (p := annotation_path(root, VEHICLE, name)).exists()]
     for path in paths:
         if not path.is_file():
-            raise DataError(path, "no such file", _MEND)
+            raise DataError(path, "no such file", _FIX)
     parts = ("pie.py", "cvat.py", "scene.py", "cache.py")
     code = [Path(__file__).with_name(part) for part in parts]
     return cached(root / ".vidreason" / "scenes.npz", content_key(paths, code), read)
@@ -178,7 +178,7 @@ def _tracks(
         label = attributes(head).get("label", "")
         place = f"track {len(ids) + 1}"
         if label not in _KIND:
-            raise DataError(path, f"label={label!r} is not one of {', '.join(_KIND)}", _MEND, place)
+            raise DataError(path, f"label={label!r} is not one of {', '.join(_KIND)}", _FIX, place)
         first, name = len(rows), ""
         for box_head, block in start_tags(boxes, "box"):
             parts = box_head.split('"')
@@ -187,7 +187,7 @@ def _tracks(
                 outside = next((i for i, n in enumerate(layout) if n.strip(" =") == "outside"), -1)
             elif parts[0::2] != layout:
                 raise DataError(
-                    path, f"box attributes differ between boxes: {box_head!r}", _MEND, place
+                    path, f"box attributes differ between boxes: {box_head!r}", _FIX, place
                 )
             row = blocks.get((label, block))
             if row is None:
@@ -199,7 +199,7 @@ def _tracks(
                 names.append(values.get("id", ""))
             if name and names[row] != name:
                 problem = f"boxes refer to {name!r} and {names[row]!r}, expected one id"
-                raise DataError(path, problem, _MEND, place)
+                raise DataError(path, problem, _FIX, place)
             name = names[row]
             # CVAT also writes a box, marked as outside, where a track is interrupted.
             if outside >= 0 and parts[2 * outside + 1] == "1":
@@ -210,7 +210,7 @@ def _tracks(
             continue
         if not name or name in known:
             problem = f"duplicate track {name!r}" if name else "has no id"
-            raise DataError(path, problem, _MEND, place)
+            raise DataError(path, problem, _FIX, place)
         known.add(name)
         ids.append(name)
         labels.append(label)
@@ -228,7 +228,7 @@ def _code(path: Path, tag: str, values: dict[str, str], applies: bool, place: st
     word = values.get(tag, "(missing)")
     if word not in _WORDS[tag]:
         problem = f"{tag}={word!r} is not one of {', '.join(_WORDS[tag])}"
-        raise DataError(path, problem, _MEND, place)
+        raise DataError(path, problem, _FIX, place)
     return _WORDS[tag][word]
 
 
@@ -265,7 +265,7 @@ def _number(path: Path, values: Mapping[str, str], name: str, low: float, high: 
     if not low <= value <= high or (whole and value != int(value)):
         kind = "an integer" if whole else "a number"
         problem = f"{name}={values.get(name)!r} is not {kind} from {low:g} to {high:g}"
-        raise DataError(path, problem, _MEND, f"pedestrian {values['id']}")
+        raise DataError(path, problem, _FIX, f"pedestrian {values['id']}")
     return value
 
 
@@ -297,7 +297,7 @@ def _odometry(path: Path, length: int) -> dict[str, np.ndarray]:
         number = values.get("id", "(missing)")
         if not number.isdecimal() or int(number) >= length:
             raise DataError(
-                path, f"frame id={number!r} is not an integer from 0 to {length - 1}", _MEND
+                path, f"frame id={number!r} is not an integer from 0 to {length - 1}", _FIX
             )
         for name, (source, unit) in sources.items():
             try:
@@ -306,6 +306,6 @@ def _odometry(path: Path, length: int) -> dict[str, np.ndarray]:
                 value = math.inf
             if math.isinf(value):
                 problem = f"{source}={values[source]!r} is not a number"
-                raise DataError(path, problem, _MEND, f"frame {number}")
+                raise DataError(path, problem, _FIX, f"frame {number}")
             found[name][int(number)] = value
     return found

@@ -35,7 +35,7 @@ _CENTRE = "idx00"
 _VAL_EVERY = 5
 _MOST_BYTES = 1 << 29
 _SEGMENT = re.compile(r"\s*(\d+):(\d\d)\s*--\s*(\d+):(\d\d)")
-_MEND = "restore the file from the original dataset"
+_FIX = "restore the file from the original dataset"
 
 
 class _Boxes(NamedTuple):
@@ -95,8 +95,8 @@ def read_stip(
             segments = folder / f"{folder.name}.txt"
             paths += [*cameras.values(), *([segments] if segments.exists() else [])]
     if not names:
-        mend = "`vidreason data card stip` says how to get the data; give its folder"
-        raise DataError(root, f"has no sequence annotated at {rate} frames per second", mend)
+        fix = "`vidreason data card stip` says how to get the data; give its folder"
+        raise DataError(root, f"has no sequence annotated at {rate} frames per second", fix)
 
     def read() -> list[Scene]:
         return read_each("STIP", names, lambda name: read_sequence(root / name, rate, views))
@@ -120,7 +120,7 @@ def read_sequence(folder: Path, rate: Rate = 2, views: Views = "centre") -> Scen
     """Reads one sequence; arguments and errors as for `read_stip`."""
     cameras = _cameras(folder, rate)
     if _CENTRE not in cameras:
-        raise DataError(folder, "has no annotations of the centre camera", _MEND)
+        raise DataError(folder, "has no annotations of the centre camera", _FIX)
     chosen = list(cameras)[: None if views == "all" else 1]
     segments = _segments(folder / f"{folder.name}.txt")
     read = [_boxes(cameras[camera]) for camera in chosen]
@@ -146,7 +146,7 @@ def read_sequence(folder: Path, rate: Rate = 2, views: Views = "centre") -> Scen
         row = order[twice[0]]
         place = f"frame {frames[row] + 1}"
         source = cameras[chosen[camera[row]]]
-        raise DataError(source, f"pedestrian {who[row]!r} has two boxes", _MEND, place)
+        raise DataError(source, f"pedestrian {who[row]!r} has two boxes", _FIX, place)
     length = int(frames.max(initial=-1)) + 1
     boxes, tracks = len(order), len(kept)
     of = np.searchsorted(kept, track[order])
@@ -186,7 +186,7 @@ def _segments(path: Path) -> np.ndarray:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, f"cannot be read ({error})", _MEND) from None
+        raise DataError(path, f"cannot be read ({error})", _FIX) from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -194,10 +194,10 @@ def _segments(path: Path) -> np.ndarray:
         start, stop = (int(match[i]) * 60 + int(match[i + 1]) for i in (1, 3)) if match else (0, 0)
         if not start < stop:
             problem = f"{line.strip()[:60]!r} is not a segment such as 00:05 -- 00:25"
-            raise DataError(path, problem, _MEND, f"line {number}")
+            raise DataError(path, problem, _FIX, f"line {number}")
         spans.append((start, stop))
     if not spans:
-        raise DataError(path, "lists no segments such as 00:05 -- 00:25", _MEND)
+        raise DataError(path, "lists no segments such as 00:05 -- 00:25", _FIX)
     return np.array(spans, float)
 
 
@@ -205,7 +205,7 @@ def _boxes(path: Path) -> _Boxes:
     content = _load(path)
     frames = content.get("frames")
     if not isinstance(frames, dict):
-        raise DataError(path, "has no object `frames`", _MEND)
+        raise DataError(path, "has no object `frames`", _FIX)
     found = _Boxes([], [], [], [], _size(path, frames))
     width, height = found.size
     skipped = 0
@@ -213,9 +213,9 @@ def _boxes(path: Path) -> _Boxes:
         place = f"frame {key}"
         # Keys are frame numbers from 1, at the frame rate of the file.
         if not key.isdecimal() or not 0 < int(key) < 10**8:
-            raise DataError(path, f"{key!r} is not a frame number from 1", _MEND)
+            raise DataError(path, f"{key!r} is not a frame number from 1", _FIX)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise DataError(path, "is not a list of boxes", _MEND, place)
+            raise DataError(path, "is not a list of boxes", _FIX, place)
         for row in rows:
             name = row.get("matchIds", row.get("boxId"))
             corners = row["box"] if isinstance(row.get("box"), dict) else row
@@ -224,15 +224,15 @@ def _boxes(path: Path) -> _Boxes:
                 skipped += 1
                 continue
             if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-                raise DataError(path, f"box {numbers} must have four finite numbers", _MEND, place)
+                raise DataError(path, f"box {numbers} must have four finite numbers", _FIX, place)
             # Boxes were drawn by hand: corners may be swapped or slightly outside the image.
             x1, x2 = (min(max(n, 0), width) for n in sorted(numbers[::2]))
             y1, y2 = (min(max(n, 0), height) for n in sorted(numbers[1::2]))
             if not (x1 < x2 and y1 < y2):
-                raise DataError(path, f"box {numbers} is empty or outside the image", _MEND, place)
+                raise DataError(path, f"box {numbers} is empty or outside the image", _FIX, place)
             state = row.get("crossed")
             if state is not None and type(state) is not bool:
-                raise DataError(path, f"crossed={state!r} must be true or false", _MEND, place)
+                raise DataError(path, f"crossed={state!r} must be true or false", _FIX, place)
             found.frame.append(int(key) - 1)
             found.track.append(str(name))
             found.box.append((x1, y1, x2, y2))
@@ -250,7 +250,7 @@ def _size(path: Path, frames: dict[str, Any]) -> tuple[int, int]:
                 size = row["width"], row["height"]
                 if all(type(n) is int and 0 < n < 100_000 for n in size):
                     return size
-                raise DataError(path, f"invalid image size {size[0]!r} x {size[1]!r}", _MEND)
+                raise DataError(path, f"invalid image size {size[0]!r} x {size[1]!r}", _FIX)
     return 1936, 1216
 
 
@@ -265,12 +265,12 @@ def _load(path: Path) -> dict[str, Any]:
 
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(path, f"is larger than {_MOST_BYTES >> 20} MiB", _MEND)
+            raise DataError(path, f"is larger than {_MOST_BYTES >> 20} MiB", _FIX)
         content = json.loads(path.read_bytes(), parse_constant=refuse, object_pairs_hook=once)
     except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", _MEND) from None
+        raise DataError(path, f"cannot be read ({error.strerror})", _FIX) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(path, f"is not valid JSON ({error})", _MEND) from None
+        raise DataError(path, f"is not valid JSON ({error})", _FIX) from None
     if not isinstance(content, dict):
-        raise DataError(path, "is not a JSON object", _MEND)
+        raise DataError(path, "is not a JSON object", _FIX)
     return content

@@ -251,8 +251,8 @@ class DDPAE(nn.Module):
         if frames.dim() != 5 or frames.shape[2:] != expected or min(frames.shape[1], t_out) < 1:
             problem = f"shape {tuple(frames.shape)}, {t_out} to predict"
             sides = ", ".join(map(str, expected))
-            mend = f"pass (clips, frames, {sides}) and predict at least 1"
-            raise DataError("frames", problem, mend)
+            fix = f"pass (clips, frames, {sides}) and predict at least 1"
+            raise DataError("frames", problem, fix)
         features = self.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         states, cells = self._encode(features)
         return states, self._predict(states[:, -1], cells, t_out)

@@ -313,8 +313,8 @@ class EquivariantDDPAE(nn.Module):
         most = 10_000 if self.scene else self.t_out
         if frames.shape[1:] != expected or t_in != self.t_in or not 1 <= t_out <= most:
             shape = f"{tuple(frames.shape)}, {t_in} of them input, {t_out} to predict"
-            mend = f"pass (clips, {', '.join(map(str, expected))}), {self.t_in}, 1 to {most}"
-            raise DataError("frames", f"shape {shape}", mend)
+            fix = f"pass (clips, {', '.join(map(str, expected))}), {self.t_in}, 1 to {most}"
+            raise DataError("frames", f"shape {shape}", fix)
 
     def _elbo(self, frames: Tensor, found: _Posterior) -> tuple[Tensor, Tensor]:
         """Returns the ELBO, (B,) nats, and the rows of `memory` for the inferred tracks."""
