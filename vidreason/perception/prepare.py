@@ -6,6 +6,7 @@ in local processes or on a Ray cluster; the result is the same.
 
 import fcntl
 import hashlib
+import logging
 import os
 import signal
 import sys
@@ -291,7 +292,7 @@ def _run_ray(jobs: Sequence[Job], workers: int, wait: bool) -> dict[str, str]:
     if not ray.is_initialized():
         # The cluster at RAY_ADDRESS, or a local one.
         here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **here)
     task = ray.remote(num_cpus=1, max_retries=0)(_outcome)
     names = {task.remote(job, wait): job for job in jobs}
     done, waiting = {}, list(names)
