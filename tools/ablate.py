@@ -1,11 +1,11 @@
 """Runs a named set of experiments over several seeds and writes one table.
 
     python tools/ablate.py inputs --config configs/intent/jaad_all_orientation.yaml
-    python tools/ablate.py results --test          # every configuration, as in the README
+    python tools/ablate.py results --test          # every configuration, with test metrics
     python tools/ablate.py decomposition --pass --trainer.max_epochs 4
 
-The table compares by validation. `--test` adds the figures of the test split, to report; nothing is
-to be chosen by them. Finished runs are kept, so a stopped set goes on where it was.
+The table compares validation metrics. `--test` adds those of the test split for reporting; choose
+nothing by them. Finished runs are kept, so that a stopped set can be resumed.
 """
 
 import argparse
@@ -50,16 +50,16 @@ SETS: dict[str, dict[str, list[str]]] = {
         "everything": _features("box", "neighbours", "ego", "traffic", "orientation"),
     },
     "recipe": {
-        "as it is": [],
+        "as configured": [],
         "mirrored at random": [f"{DATA}mirror=random"],
         "mirrored to one side": [f"{DATA}mirror=canonical"],
         "not mirrored": [f"{DATA}mirror=none"],
         "one member": [f"{NET}members=1", f"{DATA}folds=1"],
         "no noise": [f"{NET}input_noise=0", f"{NET}input_dropout=0"],
-        "no tags": [f"{TASK}tag_weight=0"],
+        "no auxiliary labels": [f"{TASK}tag_weight=0"],
         "no detection": [f"{TASK}detection_weight=0"],
         "last weights": [f"{TASK}average=0"],
-        "half as wide": [f"{NET}hidden=32"],
+        "half the width": [f"{NET}hidden=32"],
     },
     "gates": {
         gate: [f"{NET}gate={gate}"]
@@ -81,30 +81,30 @@ SETS: dict[str, dict[str, list[str]]] = {
         if n > 1 or tied
     },
     "decomposition": {
-        "as it is": [],
+        "as configured": [],
         "no matched filter": [f"{NET}sweeps=0"],
         "one sweep of the matched filter": [f"{NET}sweeps=1"],
-        "places between pixels": [f"{NET}whole_pixels=false"],
+        "positions between pixels": [f"{NET}whole_pixels=false"],
         "content of 2 maps": [f"{NET}content=2"],
-        "scout half as wide": [f"{NET}width=12"],
-        "scout in float32": [f"{NET}bfloat16=false"],
-        "one step of the forecast": [f"{TASK}forecast_steps=1"],
+        "feature network of half the width": [f"{NET}width=12"],
+        "feature network in float32": [f"{NET}bfloat16=false"],
+        "one step of the motion model": [f"{TASK}forecast_steps=1"],
         "half the learning rate": [f"{TASK}lr=1e-3"],
         "last weights": [f"{TASK}average=0"],
     },
 }
-"""Experiments by set: their name and the options that differ from the configuration."""
+"""Experiments of each set: name, and options that differ from the configuration."""
 
 
 def experiments(name: str, config: Path) -> dict[str, list[str]]:
-    """Names of the runs of a set, with their command lines after `fit`."""
+    """Returns the arguments of `fit` for each run of a set, by name."""
     if name == "results":
         return {path.stem: ["-c", str(path)] for path in sorted(CONFIGS.glob("intent/*.yaml"))}
     return {label: ["-c", str(config), *options] for label, options in SETS[name].items()}
 
 
 def vidreason(*words: str, threads: int = 1) -> None:
-    """Runs the program in a process of its own; stops with what it said if it fails."""
+    """Runs a command in a new process; exits with its output if it fails."""
     command = [sys.executable, "-m", "vidreason.cli", *words]
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -113,7 +113,7 @@ def vidreason(*words: str, threads: int = 1) -> None:
 
 
 def run(folder: Path, arguments: list[str], seed: int, test: bool, threads: int) -> None:
-    """Trains one run to its end and, for `test`, writes its predictions."""
+    """Trains one run, resuming if possible, and with `test` writes its predictions."""
     if not (folder / "done").exists():
         resume = ["--resume"] if (folder / "checkpoints" / "last.ckpt").exists() else []
         vidreason(
@@ -132,7 +132,7 @@ def run(folder: Path, arguments: list[str], seed: int, test: bool, threads: int)
 
 
 def best(folder: Path) -> dict[str, float]:
-    """Validation figures of the epoch that was kept."""
+    """Returns the validation metrics of the best epoch."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     if "val/mse" in rows[0]:
@@ -142,7 +142,7 @@ def best(folder: Path) -> dict[str, float]:
 
 
 def test_figures(path: Path) -> dict[str, tuple[float, float]]:
-    """Mean and sd over the seeds on the test split, whole and clean."""
+    """Returns mean and standard deviation over the seeds on the test split, all and clean."""
     seeds = {entry["split"]: entry["metrics"] for entry in json.loads(path.read_text())["seeds"]}
     return {
         f"{split} {key}": (metrics[key]["value"], metrics[key]["sd"])
@@ -152,23 +152,29 @@ def test_figures(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs one set of experiments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=(*SETS, "results"))
-    parser.add_argument("--config", type=Path, help="jaad_all_orientation or moving_mnist")
+    parser.add_argument(
+        "--config", type=Path, help="configuration (jaad_all_orientation, moving_mnist)"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
     cores = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=cores, help="runs at a time")
-    parser.add_argument("--only", nargs="+", help="these experiments of the set")
-    parser.add_argument("--test", action="store_true", help="report the test split too")
+    parser.add_argument("--jobs", type=int, default=cores, help="parallel runs (number of cores)")
+    parser.add_argument("--only", nargs="+", help="names of experiments (all of the set)")
+    parser.add_argument("--test", action="store_true", help="also report metrics of the test split")
     parser.add_argument(
-        "--pass", dest="options", nargs=argparse.REMAINDER, default=[], help="options of fit; last"
+        "--pass",
+        dest="options",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="options of fit; must be last",
     )
     args = parser.parse_args()
     side = "decomposition" if args.set == "decomposition" else "intent"
     if args.test and side == "decomposition":
-        parser.error("--test: scores of the test clips are the business of tools/seeds.py")
+        parser.error("--test: not available for decomposition; tools/seeds.py tests decompositions")
     default = {"intent": "jaad_all_orientation", "decomposition": "moving_mnist"}[side]
     config = args.config or CONFIGS / side / f"{default}.yaml"
     chosen = {
@@ -179,9 +185,9 @@ def main() -> None:
     if args.only:
         chosen = {label: chosen[label] for label in args.only}
     elif args.set == "results":
-        # The rest needs data that cannot be fetched; name them to run them.
-        fetched = ("jaad_all", "jaad_beh", "jaad_stip", "jaad_location")
-        chosen = {label: words for label, words in chosen.items() if label.startswith(fetched)}
+        # The other configurations need data that cannot be downloaded; run them with --only.
+        available = ("jaad_all", "jaad_beh", "jaad_stip", "jaad_location")
+        chosen = {label: words for label, words in chosen.items() if label.startswith(available)}
     base = args.out / (args.set if args.set == "results" else f"{args.set}-{config.stem}")
     jobs = [(label, seed) for label in chosen for seed in args.seeds]
 
@@ -202,7 +208,7 @@ def main() -> None:
                 runs = [str(folder(label, seed)) for seed in args.seeds]
                 vidreason("evaluate", *runs, "--out", str(folder(label, 0).parent / "test"))
 
-    table, lines = Table(title=f"{args.set}: mean ± sd of {len(args.seeds)} seeds"), []
+    table, lines = Table(title=f"{args.set}: mean ± sd over {len(args.seeds)} seeds"), []
     columns = SHOWN[side]
     tested = tuple(f"{split} {key}" for split in ("all", "clean") for key in TEST)
     for column in ("experiment", *columns, *(tested if args.test else ())):

@@ -1,12 +1,12 @@
-"""What trained decompositions know of bouncing balls, beside what can be known.
+"""Compares trained decompositions of bouncing balls with baselines that know the true positions.
 
     python tools/balls.py runs/balls_s0 runs/balls_s1 runs/balls_s2 --out runs/balls
 
-Runs whose folders differ in the last `_s<seed>` only are averaged. Position and velocity by
-horizon go beside the true positions themselves, going on as the last two of them, exact or rounded
-to pixels, and an interaction network (Battaglia et al. 2016) that learns from exact positions what
-ours learns from pixels. Then 50 frames are forecast: energy, balls outside the box, balls that
-merge; with pictures.
+Runs whose folders differ only in a final `_s<seed>` are averaged. Position and velocity errors by
+horizon are compared with the true positions, with constant velocity from the last two of them,
+exact or rounded to pixels, and with an interaction network (Battaglia et al. 2016) trained on exact
+positions. Rollouts of 50 frames then show energy, balls outside the box and balls that merge, with
+pictures.
 """
 
 import argparse
@@ -44,22 +44,26 @@ BATCH = 50
 
 
 def scene(runs: list[Path]) -> dict[str, Any]:
-    """What the runs were trained to see; refuses runs of different scenes."""
+    """Returns the options of the scenes that the runs were trained on.
+
+    Raises:
+        DataError: If a run is not of bouncing balls, or of other scenes than the first.
+    """
     found = []
     for run in runs:
         config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["data"]
         if not config["class_path"].endswith("BallsData"):
-            raise DataError(run, "is no run of bouncing balls", "name another")
+            raise DataError(run, "is not a run of bouncing balls", "give another")
         found.append({name: config["init_args"][name] for name in SCENE})
         if found[-1] != found[0]:
-            raise DataError(run, f"saw other scenes than {runs[0]}", "compare them apart")
+            raise DataError(run, f"has other scenes than {runs[0]}", "compare it separately")
     return found[0]
 
 
 def table(name: str, rows: dict[str, list[Tensor]], horizons: Sequence[int] = ()) -> Table:
-    """Mean and standard deviation over the runs of a row, by horizon."""
+    """Returns a table of mean and standard deviation over the runs of each row, by horizon."""
     shown = Table(title=f"{name.replace('_', ' ')} by horizon, frames")
-    shown.add_column("forecast")
+    shown.add_column("model")
     for horizon in horizons or range(1, len(next(iter(rows.values()))[0]) + 1):
         shown.add_column(str(horizon), justify="right")
     for label, runs in rows.items():
@@ -74,7 +78,7 @@ def table(name: str, rows: dict[str, list[Tensor]], horizons: Sequence[int] = ()
 
 
 def clips(options: dict[str, Any], count: int, length: int) -> list[Clip]:
-    """Batches of test clips."""
+    """Returns batches of test clips."""
     options = {**options, "length": length, "frames": length, "test_clips": count}
     data = BallsData(**options, batch_size=BATCH)
     data.setup("test")
@@ -82,21 +86,21 @@ def clips(options: dict[str, Any], count: int, length: int) -> list[Clip]:
 
 
 def states(options: dict[str, Any], count: int, length: int) -> Tensor:
-    """Exact positions of training clips, (count, N, 2, length), box widths from the middle."""
+    """Returns exact positions of training clips, (count, N, 2, length), from -0.5 to 0.5."""
     keep = {name: options[name] for name in ("balls", "radius", "gravity")}
     scenes = Discs(**keep, length=length).states(np.arange(count)).positions
     return torch.from_numpy(scenes).float().permute(0, 2, 3, 1) - 0.5
 
 
 def supervised(options: dict[str, Any], t_in: int, t_out: int, seconds: float, seed: int) -> Any:
-    """An interaction network of exact positions, trained for so many seconds of CPU time."""
+    """Trains an interaction network on exact positions for `seconds` of CPU time."""
     torch.manual_seed(seed)
     tracks = 2 * states(options, 50_000, t_in + t_out)
     net = RelationalForecast(t_in, t_out, 64)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
     start, spent = time.process_time(), 0.0
     with Progress(transient=True) as progress:
-        bar = progress.add_task("interaction network of true states", total=seconds)
+        bar = progress.add_task("interaction network on true states", total=seconds)
         while spent < seconds:
             rise = min(1.0, 50 * spent / seconds)
             optimizer.param_groups[0]["lr"] = 5e-3 * rise * (1 + np.cos(np.pi * spent / seconds))
@@ -114,18 +118,18 @@ def supervised(options: dict[str, Any], t_in: int, t_out: int, seconds: float, s
 
 
 def of_pixels(task: Any, t_in: int, clip: Clip) -> Tensor:
-    """Positions (B, L, N, 2) px that a run finds in frames."""
+    """Returns the positions (B, L, N, 2) px that a run infers from frames."""
     frames = clip.frames.float() / 255
     return task.decompose(frames[:, :t_in], frames.shape[1] - t_in).positions
 
 
 def rounded(clip: Clip) -> Tensor:
-    """True positions as frames show them, (B, L, N, 2) px."""
+    """Returns the true positions (B, L, N, 2) px, rounded to pixel centers."""
     return (clip.positions - 0.5).round() + 0.5
 
 
 def of_states(net: Any, t_in: int, size: int, clip: Clip) -> Tensor:
-    """The true positions, and the coming ones by the network that knows these."""
+    """Returns the true positions and their rollout by the network, (B, L, N, 2) px."""
     positions = clip.positions
     track = 2 * ((positions - 0.5) / size - 0.5).permute(0, 2, 3, 1)[..., :t_in]
     with torch.no_grad():
@@ -135,15 +139,19 @@ def of_states(net: Any, t_in: int, size: int, clip: Clip) -> Tensor:
 
 
 def main() -> None:
-    """Command line."""
+    """Writes tables, figures and `balls.json`."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
-    parser.add_argument("--clips", type=int, default=1000, help="first ones of the test set (1000)")
-    parser.add_argument("--frames", type=int, default=50, help="of the long forecast (50)")
-    parser.add_argument("--seconds", type=float, default=300, help="of the supervised one (300)")
-    parser.add_argument("--seeds", type=int, default=1, help="of the supervised one (1)")
-    parser.add_argument("--out", type=Path, default=Path("runs/balls"), help="folder (runs/balls)")
+    parser.add_argument("--clips", type=int, default=1000, help="number of test clips (1000)")
+    parser.add_argument("--frames", type=int, default=50, help="frames of a rollout (50)")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="training time of the interaction network (300)"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="number of interaction networks (1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/balls"), help="output folder (runs/balls)"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tasks = {folder: load_run(folder) for folder in args.runs}
@@ -158,7 +166,7 @@ def main() -> None:
     kept: dict[str, list[dict[str, Tensor]]] = {}
 
     def judge(name: str, forecast: Any) -> None:
-        """Adds the scores of what makes positions (B, L, N, 2) px of clips."""
+        """Adds the scores of `forecast`, which predicts positions (B, L, N, 2) px of clips."""
         metrics = BallMetrics(t_in, length - t_in, options["size"])
         for clip in short:
             metrics.update(clip, forecast(clip))
@@ -168,7 +176,7 @@ def main() -> None:
         kept.setdefault(name, []).append(rollout(placed, t_in, options["size"], radius))
 
     with Progress(transient=True) as progress:
-        bar = progress.add_task("forecasts", total=len(tasks))
+        bar = progress.add_task("predicting", total=len(tasks))
         for folder, task in tasks.items():
             judge(re.sub(r"_s\d+$", "", folder.name), functools.partial(of_pixels, task, t_in))
             progress.advance(bar)
@@ -176,7 +184,9 @@ def main() -> None:
         net = supervised(options, t_in, length - t_in, args.seconds, seed)
         judge("true states", functools.partial(of_states, net, t_in, options["size"]))
     judge("constant velocity", lambda clip: constant_velocity(clip.positions, t_in))
-    judge("the same, seen to the pixel", lambda clip: constant_velocity(rounded(clip), t_in))
+    judge(
+        "constant velocity, rounded to pixels", lambda clip: constant_velocity(rounded(clip), t_in)
+    )
     judge("true positions", lambda clip: clip.positions)
 
     console = Console(width=150)

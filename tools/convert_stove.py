@@ -1,11 +1,11 @@
-"""Makes a file of balls that can be read of a pickle of states, without unpickling it.
+"""Converts a pickle of ball states to a readable file, without unpickling it.
 
     python tools/convert_stove.py billiards_train_data.pkl train.npz
 
-The pickle is a dict of arrays and numbers as STOVE (Kossen et al., ICLR 2020) writes them: `y` of
-(scenes, frames, balls, 4) = x, y, vx, vy; the side of the box `coord_lim` (or `hw`); the radius
-`r`; the mass `m`, 1 if it is not there; frames and all else are left out. Of what a pickle can do,
-only arrays of numbers and Python's own containers are allowed, and numpy itself is not called.
+The pickle is a dict of arrays and numbers as written by STOVE (Kossen et al., ICLR 2020): `y` of
+shape (scenes, frames, balls, 4) holds x, y, vx, vy; `coord_lim` (or `hw`) is the side of the box;
+`r` the radius; `m` the mass, by default 1. Images and everything else are ignored. Only numeric
+arrays and built-in containers are allowed, and no numpy function is called.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MOST_STATES = 100_000_000
 
 
 class Kind:
-    """Stands for `numpy.dtype`, of numbers only."""
+    """Stands in for `numpy.dtype`; numeric types only."""
 
     def __init__(self, name: str, *_: object) -> None:
         if not isinstance(name, str) or name.lstrip("<>|=") not in KINDS:
@@ -43,7 +43,7 @@ KINDS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f4", "f8
 
 
 class Array:
-    """Stands for `numpy.ndarray`, its bytes not looked at until they are needed."""
+    """Stands in for `numpy.ndarray`; its bytes are interpreted by `numbers`."""
 
     def __init__(self, *_: object) -> None:
         self.content: Any = None
@@ -52,7 +52,7 @@ class Array:
         _, self.shape, self.kind, self.fortran, self.content = state
 
     def numbers(self) -> np.ndarray:
-        """The array, whose bytes are as many as its shape says or numpy refuses."""
+        """Returns the array; numpy raises if the number of bytes does not match the shape."""
         if not isinstance(self.content, bytes | bytearray) or not isinstance(self.kind, Kind):
             raise pickle.UnpicklingError("an array without content")
         flat = np.frombuffer(self.content, self.kind.name)
@@ -60,7 +60,7 @@ class Array:
 
 
 def made(content: object, kind: object, shape: object, order: object = "C") -> Array:
-    """An array whose content is known when it is made."""
+    """Returns an array with content."""
     array = Array()
     array.__setstate__((1, shape, kind, order == "F", content))
     return array
@@ -83,7 +83,7 @@ ALLOWED = {
 
 
 class Reader(pickle.Unpickler):
-    """Finds nothing but the stand-ins above, whatever a pickle names."""
+    """Resolves nothing but the stand-ins above."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
@@ -92,29 +92,29 @@ class Reader(pickle.Unpickler):
 
 
 def number(value: object) -> np.ndarray:
-    """A number, or an array of them."""
+    """Returns a number or an array as float64."""
     array = value.numbers() if isinstance(value, Array) else np.array(value)
     if array.dtype.kind not in "iuf":
-        raise pickle.UnpicklingError(f"{value!r:.40} is no number")
+        raise pickle.UnpicklingError(f"{value!r:.40} is not a number")
     return array.astype(float)
 
 
 def read_stove(path: Path) -> Balls:
-    """The states of a pickle of STOVE.
+    """Reads the states of a STOVE pickle.
 
     Raises:
-        DataError: Not such a file.
+        DataError: If the file is not such a pickle.
     """
-    mend = "give a file of STOVE's, a dict with y, coord_lim and r"
+    fix = "give a STOVE pickle, a dict with y, coord_lim and r"
     if path.stat().st_size > MOST_BYTES:
-        raise DataError(path, f"larger than {MOST_BYTES:,} bytes", mend)
+        raise DataError(path, f"is larger than {MOST_BYTES:,} bytes", fix)
     try:
         with path.open("rb") as file:
             content = Reader(file).load()
         side = number(content["coord_lim"] if "coord_lim" in content else content["hw"])
         states = content["y"]
         if not isinstance(states, Array) or math.prod(states.shape) > 4 * MOST_STATES:
-            raise pickle.UnpicklingError(f"y is no array of up to {MOST_STATES:,} states")
+            raise pickle.UnpicklingError(f"y is not an array of at most {MOST_STATES:,} states")
         states = number(states) / side
         balls = states.shape[0], states.shape[2]
         radii = np.broadcast_to(number(content["r"]) / side, balls)
@@ -123,7 +123,7 @@ def read_stove(path: Path) -> Balls:
             raise pickle.UnpicklingError(f"y is {states.shape}, coord_lim {side.shape}")
     except Exception as error:  # a damaged pickle raises whatever its last operation does
         what = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise DataError(path, f"cannot be converted ({what})", mend) from None
+        raise DataError(path, f"cannot be converted ({what})", fix) from None
     return Balls(states[..., :2], states[..., 2:], radii, masses, np.ones(2))
 
 

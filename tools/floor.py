@@ -1,9 +1,9 @@
-"""What can be predicted of Moving MNIST: forecasts that need no training, and the best possible.
+"""Baselines without training for Moving MNIST, and a lower bound of the error.
 
     python tools/floor.py --root data/mnist --clips 650
 
-The floor knows the digits and averages futures that agree with all their positions so far; only
-what whole pixels hide of the motion is unknown to it.
+The lower bound knows the digits and averages the futures that agree with all positions so far: only
+the motion below a pixel is unknown to it.
 """
 
 import argparse
@@ -18,21 +18,21 @@ from vidreason.decomposition.data import MovingMNISTData
 
 
 def main() -> None:
-    """Command line."""
+    """Prints the table."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
-    parser.add_argument("--root", default="", help="of MNIST ($VIDREASON_DATA/mnist)")
-    parser.add_argument("--clips", type=int, default=650, help="first ones of the test set (650)")
-    parser.add_argument("--digits", type=int, nargs="+", default=[2], help="in a clip (2)")
-    parser.add_argument("--samples", type=int, default=96, help="futures of each clip (96)")
+    parser.add_argument("--root", default="", help="MNIST folder ($VIDREASON_DATA/mnist)")
+    parser.add_argument("--clips", type=int, default=650, help="number of test clips (650)")
+    parser.add_argument("--digits", type=int, nargs="+", default=[2], help="digits per clip (2)")
+    parser.add_argument("--samples", type=int, default=96, help="sampled futures per clip (96)")
     args = parser.parse_args()
     data = MovingMNISTData(args.root, digits=args.digits)
     data.setup("test")
     rows = table(data.sets["test"].made, 10, args.clips, args.samples)
     shown = Table(title=f"predicted frames of {args.clips} test clips")
     scores = ("mse", "mae", "bce", "psnr", "ssim", "position_error")
-    for column in ("forecast", *scores, "mse of frames 11 … 20"):
-        shown.add_column(column, justify="left" if column == "forecast" else "right")
+    for column in ("model", *scores, "mse of frames 11 … 20"):
+        shown.add_column(column, justify="left" if column == "model" else "right")
     for name, row in rows.items():
         cells = [f"{float(row[score]):.3f}" if score in row else "" for score in scores]
         frames = " ".join(f"{value:.1f}" for value in row["mse_by_frame"].tolist())

@@ -1,7 +1,7 @@
-"""DDPAE computed step by step, as published: what the fast path must equal, and be faster than.
+"""DDPAE computed step by step as published, the reference of the fast implementation.
 
-Every frame decodes its own objects, pasting and cropping sample a grid, recurrences go cell by
-cell, and the predictor's input is its own output beside that of the component before.
+Every frame decodes its own objects, spatial transformers sample a grid, recurrences run cell by
+cell, and the predictor's input is its own output and that of the previous component.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from vidreason.decomposition.networks.ddpae import DDPAE, SIGMA
 
 
 class PlainDDPAE(DDPAE):
-    """Takes the same weights (`load_state_dict`) and gives the same numbers."""
+    """Has the same weights (`load_state_dict`) and results as `DDPAE`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,7 +95,7 @@ class PlainDDPAE(DDPAE):
 
 
 def resample(images: Tensor, scale: Tensor, x: Tensor, y: Tensor, size: int) -> Tensor:
-    """The library's spatial transformer: (M, C, h, h) and (M,) each to (M, C, size, size)."""
+    """Spatial transformer of PyTorch, from (M, C, h, h) and (M,) each to (M, C, size, size)."""
     zero = torch.zeros_like(scale)
     theta = torch.stack([scale, zero, x, zero, scale, y], -1).view(-1, 2, 3)
     grid = affine_grid(theta, [*images.shape[:2], size, size], align_corners=True)

@@ -1,11 +1,11 @@
-"""Trains a decomposition with several seeds, tests each run, and prints one table.
+"""Trains a decomposition with several seeds, tests each run, and prints a table.
 
     python tools/seeds.py configs/decomposition/moving_mnist.yaml --seeds 0 1 2 --jobs 2
     python tools/seeds.py configs/decomposition/moving_mnist.yaml --minutes 9 --pass \
         --trainer.accelerator gpu
 
-With `--minutes` it stops in time and says so (exit status 75); the same line again goes on after
-the last full epoch, for machines that are lent for minutes. What is done is not done again.
+With `--minutes` it stops after that time with exit status 75; the same command resumes from the
+last completed epoch. Finished runs are not repeated.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SHOWN += ("position_error_input", "separated", "ambiguous", "empty")
 def train(
     config: Path, folder: Path, seed: int, options: list[str], threads: int, end: float
 ) -> int:
-    """Fits or goes on, then tests; the exit status of what failed, or `UNFINISHED`."""
+    """Trains or resumes a run and tests it; returns the exit status, or `UNFINISHED`."""
     if (folder / "test.json").exists():
         return 0
     fit = ["fit", "-c", str(config), "--trainer.default_root_dir", str(folder)]
@@ -57,7 +57,7 @@ def train(
 
 
 def scores(folder: Path) -> dict[str, float]:
-    """Test scores of a run, and what it took until half of the validation clips were followed."""
+    """Returns the test scores of a run, and its cost until half of the clips are separated."""
     found = json.loads((folder / "test.json").read_text("utf-8"))["model"]
     row = {name: found[name] for name in SHOWN if name in found}
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -73,20 +73,24 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    """Command line."""
+    """Runs all seeds."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (1)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="to stop after")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (runs)")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs (1)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time limit (none)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the runs (runs)")
     parser.add_argument(
-        "--pass", dest="options", nargs=argparse.REMAINDER, default=[], help="options of fit; last"
+        "--pass",
+        dest="options",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="options of fit; must be last",
     )
     args = parser.parse_args()
     if not args.config.is_file():
-        parser.error(f"{args.config}: no such file; name one of configs/decomposition")
+        parser.error(f"{args.config}: no such file; choose from configs/decomposition")
     end = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
     folders = [args.out / f"{args.config.stem}_s{seed}" for seed in args.seeds]
@@ -100,9 +104,9 @@ def main() -> int:
     done = [folder for folder, state in zip(folders, states, strict=True) if not state]
     for folder, state in zip(folders, states, strict=True):
         if state == UNFINISHED and (folder / "checkpoints" / "last.ckpt").exists():
-            print(f"{folder}: stopped in time; the same command goes on")
+            print(f"{folder}: stopped by --minutes; the same command resumes")
         elif state == UNFINISHED:
-            print(f"{folder}: stopped before its first epoch ended; give more --minutes")
+            print(f"{folder}: stopped in the first epoch; increase --minutes")
         elif state:
             print(f"{folder}: exit status {state}, see {folder}.log")
     if done:
