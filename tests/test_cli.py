@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from types import ModuleType
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -194,3 +195,19 @@ def test_a_dataset_has_a_card(dataset, capsys):
     card = capsys.readouterr().out
     simulated_or_own = dataset in ("boxes", "balls")
     assert card.startswith("# ") and ("icence" in card or simulated_or_own)
+
+
+def test_names_of_datasets_agree():
+    from vidreason.core.files import share
+    from vidreason.intent.data import IntentData
+    from vidreason.intent.datasets import DATASETS, RATES
+
+    assert get_args(get_type_hints(IntentData.__init__)["dataset"]) == DATASETS
+    assert RATES.keys() == set(DATASETS) - {"boxes"}  # whose rate is in its tables
+    cards = {path.parent.name for path in share("datasets").glob("*/README.md")}
+    assert cards == {*(name.partition("-")[0] for name in DATASETS), "mnist", "balls"}
+    for dataset in DATASETS:
+        words = ["data", "windows", dataset, "--protocol", "stip", "--split", "test", "--out", "x"]
+        assert cli.parse(words)[1].dataset == dataset
+    for dataset in cards:
+        assert cli.parse(["data", "card", dataset])[1].dataset == dataset

@@ -1,4 +1,4 @@
-"""Run folders written before the package had wings still load, resume and predict."""
+"""Runs with former class paths (`vidreason.runs.moved`) load, resume and predict."""
 
 import csv
 import tarfile
@@ -12,7 +12,7 @@ from vidreason import cli
 from vidreason.runs.train import load_run
 from vidreason.simulation.street import write_street
 
-ARCHIVE = Path(__file__).parents[1] / "fixtures" / "runs_before_wings.tar.xz"
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "runs_old_class_paths.tar.xz"
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 
 
@@ -38,7 +38,7 @@ def rows(path):
     "name, table, column",
     [("intent", "predictions.parquet", "probability"), ("digits", "tracks.parquet", "x")],
 )
-def test_a_run_from_before_the_wings(runs, name, table, column):
+def test_a_run_with_old_class_paths(runs, name, table, column):
     before = pq.read_table(runs / name / table)
     load_run(name, "last")
     assert cli.main(["predict", "--run", name, "--ckpt_path", "last", *QUIET]) == 0

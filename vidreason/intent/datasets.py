@@ -80,6 +80,7 @@ def _read(
     if dataset == "boxes":
         scenes, split_of = read_boxes(root, protocol)
         return scenes, {part: [v for v, of in split_of.items() if of == part] for part in _SPLITS}
+    assert dataset.startswith("stip"), f"{dataset} has no reader"
     views: Views = "all" if dataset == "stip-all-views" else "centre"
     scenes = read_stip(root, 20 if dataset == "stip-20fps" else 2, views)
     return scenes, stip_splits([scene.id for scene in scenes])

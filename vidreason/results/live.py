@@ -83,7 +83,7 @@ class Live:
         track: np.ndarray,
         kind: np.ndarray,
         box: np.ndarray,
-        look: np.ndarray | None = None,
+        appearance: np.ndarray | None = None,
     ) -> Now:
         """Predicts after a further frame.
 
@@ -92,18 +92,18 @@ class Live:
             track: (N,) track number of each instance.
             kind: (N,) index into `vidreason.scenes.scene.KINDS`.
             box: (N, 4) corners x1, y1, x2, y2, px.
-            look: (N, C) appearance features, if the model uses them.
+            appearance: (N, C) features, if the model uses them.
 
         Raises:
             DataError: Appearance features are missing, or of another width.
         """
         wanted = self.data.image_features
-        if wanted and (look is None or look.shape[1] != wanted):
-            width = 0 if look is None else look.shape[1]
+        if wanted and (appearance is None or appearance.shape[1] != wanted):
+            width = 0 if appearance is None else appearance.shape[1]
             problem = f"gives {width} appearance features, the model needs {wanted}"
             fix = "use the segmenter that the model was trained with"
             raise DataError("--segmenter", problem, fix)
-        self.seen.append((number, track, kind, box, look if wanted else None))
+        self.seen.append((number, track, kind, box, appearance if wanted else None))
         steps = self.task.horizon
         now = Now(
             np.full((len(track), steps), np.nan, np.float32),
@@ -132,7 +132,7 @@ class Live:
 
     def _scene(self, now: int) -> tuple[Any, np.ndarray]:
         """The observation window as a scene at the model's rate, and its track numbers (K,)."""
-        numbers, tracks, kinds, boxes, looks = zip(*self.seen, strict=True)
+        numbers, tracks, kinds, boxes, appearances = zip(*self.seen, strict=True)
         at, frames = np.array(numbers, float), len(numbers)
         row_frame = np.repeat(np.arange(frames), [len(t) for t in tracks])
         ids, row_track = np.unique(np.concatenate(tracks), return_inverse=True)
@@ -164,7 +164,7 @@ class Live:
         kept = np.flatnonzero(valid.any(1))
         image = None
         if self.data.image_features:
-            image = np.concatenate(looks)[early[valid]].astype(np.float16)
+            image = np.concatenate(appearances)[early[valid]].astype(np.float16)
         scene = bare_scene(
             "live",
             self.rate,

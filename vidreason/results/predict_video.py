@@ -36,7 +36,7 @@ class TrackedFrame(NamedTuple):
         track: (N,) track number.
         kind: (N,) index into `vidreason.scenes.scene.KINDS`.
         box: (N, 4) corners x1, y1, x2, y2, px.
-        look: (N, C) appearance features.
+        appearance: (N, C) features.
     """
 
     number: int
@@ -44,7 +44,7 @@ class TrackedFrame(NamedTuple):
     track: np.ndarray
     kind: np.ndarray
     box: np.ndarray
-    look: np.ndarray
+    appearance: np.ndarray
 
 
 def predict_video(
@@ -120,10 +120,10 @@ def frames_of_store(video: Video, prepared: Prepared) -> Iterator[TrackedFrame]:
         problem = f"was made from a video of another size or length than {video.path}"
         raise DataError(prepared.path, problem, "run `vidreason prepare` on this video")
     track, kind = prepared.table["track"].to_numpy(), prepared.kinds()
-    box, look = prepared.boxes(), prepared.features()
+    box, appearance = prepared.boxes(), prepared.features()
     for number, picture in video.frames(int(about["every"])):
         rows = slice(*np.searchsorted(prepared.frame, [number, number + 1]))
-        yield TrackedFrame(number, picture, track[rows], kind[rows], box[rows], look[rows])
+        yield TrackedFrame(number, picture, track[rows], kind[rows], box[rows], appearance[rows])
 
 
 def predict_frames(
@@ -168,7 +168,7 @@ def predict_frames(
         before = time.perf_counter()
         for one in frames:
             seen = time.perf_counter()
-            now = live(one.number, one.track, one.kind, one.box, one.look)
+            now = live(one.number, one.track, one.kind, one.box, one.appearance)
             known = np.isfinite(now.probability[:, -1])
             predicted = time.perf_counter()
             names = [str(track) for track in one.track]
