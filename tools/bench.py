@@ -33,6 +33,7 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "runs": (int, "repetitions"),
     "steps": (int, "training steps"),
     "batch": (int, "clips per batch"),
+    "frames": (int, "frames of the video"),
     "threads": (int, "threads"),
 }
 # Description, function, and the options it takes with their defaults; an ellipsis is required.
@@ -61,8 +62,8 @@ BENCHMARKS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "decomposition.clips",
         {"batch": 64, "runs": 3, "threads": 1},
     ),
-    "prepare": ("preparing a video", "video.prepare", {"runs": 3}),
-    "overlay": ("drawing over a video", "video.overlay", {"runs": 3}),
+    "prepare": ("preparing a video", "video.prepare", {"frames": 120, "runs": 3}),
+    "overlay": ("drawing over a video", "video.overlay", {"frames": 300, "runs": 3}),
     "help": (
         "`import vidreason` and `--help` of each command",
         "checkouts.helps",

@@ -13,13 +13,13 @@ import csv
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -116,8 +116,8 @@ def main() -> int:
             table.add_column(column, justify="left" if column == "score" else "right")
         for name in rows[0]:
             values = [row[name] for row in rows]
-            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-            mean = f"{statistics.mean(values):.3f}{spread}"
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            mean = f"{np.mean(values):.3f}{spread}"
             table.add_row(name, mean, *(f"{value:.3f}" for value in values))
         Console().print(table)
     return max(states, key=lambda state: (state not in (0, UNFINISHED), state))

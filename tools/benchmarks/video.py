@@ -35,27 +35,29 @@ class _Known:
         return self.found[number % len(self.found)]
 
 
-def prepare(runs: int) -> None:
-    """Measures `vidreason prepare` at 1080p without its network, and reading of its store."""
+def prepare(frames: int, runs: int) -> None:
+    """Measures `vidreason prepare` at 1080p without its network, and reading of its store.
+
+    The video has once and four times as many frames.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(_prepare(Path(folder), runs))
+        rows = list(_prepare(Path(folder), frames, runs))
     show("1080p, 256 features at a quarter of the size, one process", ("quantity", "value"), rows)
 
 
-def _prepare(folder: Path, runs: int) -> Iterator[tuple[str, str]]:
-    film = Film(simulate(0, 2, (90, 120)))
-    once = film.street.place.length
-    known = _Known(film, once)
+def _prepare(folder: Path, frames: int, runs: int) -> Iterator[tuple[str, str]]:
+    film = Film(simulate(0, 2, (frames, frames)))
+    known = _Known(film, frames)
     for times in (1, 4):
-        path, frames = folder / f"{times}.mp4", times * once
-        write_video(path, (film(t)[0] for _ in range(times) for t in range(once)), FPS)
+        path, length = folder / f"{times}.mp4", times * frames
+        write_video(path, (film(t)[0] for _ in range(times) for t in range(frames)), FPS)
         job = Job(f"{times}", path, folder, "known", lambda: known)
         taken = []
         for _ in range(runs):
             path.with_suffix(".arrow").unlink(missing_ok=True)
             taken.append(timed(partial(prepare_video, job)))
-        cpu, wall = (statistics.median(t) / frames for t in zip(*taken, strict=True))
-        yield f"{frames} frames: frames/s", f"{1 / wall:.0f}"
+        cpu, wall = (statistics.median(t) / length for t in zip(*taken, strict=True))
+        yield f"{length} frames: frames/s", f"{1 / wall:.0f}"
         yield "  CPU ms per frame", f"{1e3 * cpu:.1f}"
         yield "  peak memory so far, MiB", f"{peak_memory():.0f}"
     path = folder / "4.arrow"
@@ -83,11 +85,11 @@ def _raw_bytes(column: pa.ChunkedArray) -> int:
     return values.to_numpy().nbytes
 
 
-def overlay(runs: int) -> None:
-    """Measures 10 s of 1080p: read, drawn over with predictions and edges, written as 720p."""
+def overlay(frames: int, runs: int) -> None:
+    """Measures a 1080p video: read, drawn over with predictions and edges, written as 720p."""
     with tempfile.TemporaryDirectory() as folder:
         path, output = Path(folder, "film.mp4"), Path(folder, "out.mp4")
-        film = Film(simulate(0, 2, (300, 301)))
+        film = Film(simulate(0, 2, (frames, frames)))
         write_film(path, film)
         write_truth(path.with_suffix(".arrow"), "film", film)
         layers = _with_predictions(of_store(Prepared(path.with_suffix(".arrow"))))
@@ -104,7 +106,7 @@ def overlay(runs: int) -> None:
     cpu, wall = (statistics.median(t) / layers.length for t in zip(*taken, strict=True))
     people = np.isfinite(layers.probability).sum() / layers.length
     show(
-        "10 s of 1080p to 720p H.264, without segmenter and model",
+        "1080p to 720p H.264, without segmenter and model",
         ("quantity", "value"),
         (
             ("frames", layers.length),
