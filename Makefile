@@ -22,8 +22,6 @@ test: $(VENV)/installed-dev
 test-all: $(VENV)/installed-dev
 	@$(PIP) -e '.[ray]'
 	$(BIN)/pytest -n 2 --dist loadfile -m slow
-	$(BIN)/python tools/fuzz.py --seconds 30
-	$(BIN)/python tools/faults.py resume --kills 2
 
 # ALL=1 adds the tests of test-all.
 coverage: $(VENV)/installed-dev
