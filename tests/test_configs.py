@@ -82,7 +82,7 @@ def test_configurations_are_listed_with_a_line_each():
     assert code == 0 and lines.keys() == INTENT.keys() | DECOMPOSITION.keys()
     for name, path in (INTENT | DECOMPOSITION).items():
         assert lines[name] == describe(path) and len(lines[name]) <= 90
-        # A sentence of its own, that does not go on in the next line.
+        # One sentence on one line.
         assert lines[name].endswith(".") and path.read_text().startswith("# ")
 
 
@@ -139,10 +139,12 @@ def test_missing_inputs_are_reported(roots, store, tmp_path, capsys):
     config = ["fit", "-c", "jaad_all"]
     base = [f"--data.root={roots['jaad']}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     cases = {
-        "data.features: 'objects', which no video of jaad has here": [
+        "data.features: 'objects' is not available in any loaded video of jaad; ": [
             "--data.features=[box,objects]"
         ],
-        "data.features: 'odometry', which no video of jaad": ["--data.features=[box,odometry]"],
+        "data.features: 'odometry' is not available in any loaded video of jaad; ": [
+            "--data.features=[box,odometry]"
+        ],
         "data.image_features: 9 without a store": ["--data.image_features=9"],
         "data.image_features: 9, but video_00": [
             f"--data.store={store}",

@@ -142,8 +142,8 @@ def with_value(row, name, value, names):
         ("pedestrian", "", "line 3: pedestrian is empty"),
         ("frame", "", "line 3: frame is empty"),
         ("frame", "4.5", "4.5"),
-        ("frame", 50, "line 3: frame 50 is outside video 'v', whose frames are numbered from 0"),
-        ("frame", -1, "line 3: frame -1 is outside"),
+        ("frame", 50, "line 3: frame must be between 0 and 49 in video 'v', got 50;"),
+        ("frame", -1, "line 3: frame must be between 0 and 49 in video 'v', got -1;"),
         ("frame", 3, "line 3: pedestrian 'p' of video 'v' has two boxes in frame 3"),
         ("x1", "", "line 3: x1 is empty"),
         ("x1", "nan", "line 3: x1 is empty"),
@@ -209,7 +209,7 @@ def test_an_invalid_box_in_parquet_is_named_by_its_row(tmp_path):
     table = pa.csv.read_csv(root / "boxes.csv")
     pq.write_table(table, root / "boxes.parquet")
     (root / "boxes.csv").unlink()
-    with pytest.raises(DataError, match=r"boxes\.parquet: row 2: frame 50 is outside"):
+    with pytest.raises(DataError, match=r"boxes\.parquet: row 2: frame must be between 0 and 49 "):
         read_boxes(root, "benchmark")
 
 
@@ -255,5 +255,6 @@ def test_features_without_columns_are_rejected(tmp_path):
     root = str(write(tmp_path / "m", *rows_of(scenes)))
     options = {"dataset": "boxes", "protocol": "stip", "root": root, "observed": 5, "horizon": 5}
     for name in ("ego", "traffic", "orientation", "objects", "odometry"):
-        with pytest.raises(DataError, match=rf"^data\.features: {name!r}, which no video of boxes"):
+        problem = rf"^data\.features: {name!r} is not available in any loaded video of boxes"
+        with pytest.raises(DataError, match=problem):
             IntentData(["box", name], **options).setup("fit")

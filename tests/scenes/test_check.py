@@ -254,7 +254,11 @@ def test_an_unreadable_file_is_found(copy, clean, fault, folder):
     ("fault", "place", "seen"),
     [
         ("unknown_tag", "track 0_2_1b, frame 56", "look='winking'"),
-        ("degenerate_box", "track 0_2_1b, frame 56", "degenerate box"),
+        (
+            "degenerate_box",
+            "track 0_2_1b, frame 56",
+            "box must have xtl < xbr and ytl < ybr, got xtl=",
+        ),
     ],
 )
 def test_invalid_content_is_found(copy, clean, fault, place, seen):

@@ -76,6 +76,7 @@ def test_rejects_invalid_xml(copy, folder, monkeypatch):
 
 
 BOX = r"track 0_2_1b, frame 56"
+EMPTY = "box must have xtl < xbr and ytl < ybr, got xtl="
 APPEARANCE_TRACK = "track 0_2_1b"
 BAD = {
     "label": ("", '(?<=label=")pedestrian', "person", "track 1", "'person' is not one of ped"),
@@ -88,10 +89,10 @@ BAD = {
         "track 0_2_1, frame 0",
         "occlusion='half'",
     ),
-    "no width": ("", 'xbr="[^"]*" xtl="([^"]*)"', r'xbr="\1" xtl="\1"', BOX, "degenerate box"),
-    "no height": ("", 'ybr="[^"]*" ytl="([^"]*)"', r'ybr="\1" ytl="\1"', BOX, "degenerate box"),
-    "nan": ("", '(?<=ytl=")[^"]*', "nan", BOX, "not finite.*'ytl': 'nan'"),
-    "inf": ("", '(?<=xbr=")[^"]*', "inf", BOX, "not finite.*'xbr': 'inf'"),
+    "no width": ("", 'xbr="[^"]*" xtl="([^"]*)"', r'xbr="\1" xtl="\1"', BOX, EMPTY),
+    "no height": ("", 'ybr="[^"]*" ytl="([^"]*)"', r'ybr="\1" ytl="\1"', BOX, EMPTY),
+    "nan": ("", '(?<=ytl=")[^"]*', "nan", BOX, "must have finite corners, got .*ytl=nan, "),
+    "inf": ("", '(?<=xbr=")[^"]*', "inf", BOX, "must have finite corners, got .*xbr=inf, "),
     "word": ("", '(?<=xbr=")[^"]*', "wide", BOX, "xbr='wide' is not a number"),
     "underscore": ("", '(?<=xbr=")[^"]*', "1_900", BOX, "xbr='1_900' is not a number"),
     "digits": ("", '(?<=xbr=")[^"]*', "\u0661", BOX, "is not a number"),

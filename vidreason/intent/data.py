@@ -34,7 +34,7 @@ class IntentData(pl.LightningDataModule):
         features: Feature groups that the model sees, from `vidreason.intent.features.GROUPS`.
         protocol: Evaluation protocol: `benchmark`, `benchmark-clean` or `stip`.
         subset: Targets: pedestrians with behaviour tags (`beh`), every pedestrian (`all`), or the
-            place ahead of the car (`place`, with `stip`), whose label is whether anybody is in it.
+            place ahead of the car (`place`, with `stip`), labelled by whether a person is in it.
         horizon: Predicted frames K; 1 for the benchmark, which has a single label per window.
         observed: Observed boxes T of `stip`; 0 selects the default of 30. The benchmark has 16.
         dataset: `jaad`, `pie`, `stip` (centre camera at 2 frames per second), `stip-all-views`,
@@ -118,7 +118,8 @@ class IntentData(pl.LightningDataModule):
         missing = [split for split in needed if split not in self.windows]
         if not missing:
             return
-        # Not before: applying a model to another video needs no dataset folder.
+        # Resolved here, not in `__init__`: applying a model to another video needs no dataset
+        # folder.
         root = dataset_root(self.dataset, self.root)
         for split in missing:
             part = read_split(self.dataset, root, self.protocol, split, self.subset)
@@ -178,7 +179,7 @@ class IntentData(pl.LightningDataModule):
         }
         for name, there in have.items():
             if name in self.features and not there:
-                problem = f"{name!r}, which no video of {self.dataset} has here"
+                problem = f"{name!r} is not available in any loaded video of {self.dataset}"
                 fix = "leave it out" + ", or give data.store" * (name == "objects")
                 raise DataError("data.features", problem, fix)
         for scene in scenes if self.image_features else ():

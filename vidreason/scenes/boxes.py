@@ -54,17 +54,18 @@ class Table(NamedTuple):
         """Returns an optional text column; "" if it is missing."""
         return self.columns.get(name, np.full(len(self.columns["video"]), "", object))
 
-    def refuse(self, wrong: np.ndarray, problem: str) -> None:
+    def refuse(self, wrong: np.ndarray, problem: str, **more: np.ndarray) -> None:
         """Raises an error for the first row in which `wrong` is true.
 
         Args:
             wrong: (n,) bool.
             problem: Message; a column name in braces is replaced by its value in that row.
+            more: Further columns for the message, (n,) each.
         """
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
-        values = {name: column[row] for name, column in self.columns.items()}
+        values = {name: column[row] for name, column in {**self.columns, **more}.items()}
         # The first line of a CSV file is the header.
         place = f"line {row + 2}" if self.path.suffix == ".csv" else f"row {row + 1}"
         raise DataError(self.path, problem.format(**values), _FIX, place)
@@ -188,7 +189,8 @@ def _check_boxes(boxes: Table, videos: Table, number: dict[str, int]) -> np.ndar
     boxes.refuse(video < 0, f"video {{video!r}} is not in {videos.path.name}")
     size = {name: videos.columns[name][video] for name in ("width", "height", "length")}
     out = (column["frame"] < 0) | (column["frame"] >= size["length"])
-    boxes.refuse(out, "frame {frame} is outside video {video!r}, whose frames are numbered from 0")
+    problem = "frame must be between 0 and {last} in video {video!r}, got {frame}"
+    boxes.refuse(out, problem, last=size["length"] - 1)
     x1, y1, x2, y2 = (column[name] for name in _CORNERS)
     boxes.refuse(~np.isfinite(x1 + y1 + x2 + y2), "box coordinates must be finite")
     box = "box {x1:g}, {y1:g}, {x2:g}, {y2:g} "

@@ -202,7 +202,7 @@ def box_numbers(
             track = int(np.searchsorted(offsets, row, side="right")) - 1
             seen = dict(zip(names, numbers[row * len(names) :], strict=False))
             place = f"track {ids[track]}, frame {seen['frame']}"
-            corners = {name: seen[name] for name in ("xtl", "ytl", "xbr", "ybr")}
+            corners = ", ".join(f"{name}={seen[name]}" for name in ("xtl", "ytl", "xbr", "ybr"))
             raise DataError(path, f"{problem} {corners}", _CORRECT, place)
 
     if not numbers:
@@ -216,19 +216,19 @@ def box_numbers(
     if not fine:
         bad = np.array([not _is_number(number) for number in numbers])
         first = int(bad.argmax())
-        problem = f"{names[first % len(names)]}={numbers[first]!r} is not a number, box"
+        problem = f"{names[first % len(names)]}={numbers[first]!r} is not a number, at box"
         fail(bad.reshape(-1, len(names)).any(1), problem)
     table = flat.reshape(-1, len(names))
     column = {name: table[:, i] for i, name in enumerate(names)}
     box = np.stack([column[name] for name in ("xtl", "ytl", "xbr", "ybr")], axis=1)
-    fail(~np.isfinite(box).all(1), "box is not finite")
-    fail((box[:, 2:] <= box[:, :2]).any(1), "degenerate box")
+    fail(~np.isfinite(box).all(1), "box must have finite corners, got")
+    fail((box[:, 2:] <= box[:, :2]).any(1), "box must have xtl < xbr and ytl < ybr, got")
     frame = column["frame"]
     fail(
         ~((frame >= 0) & (frame < length) & (frame == np.floor(frame))),
-        f"frame must be an integer from 0 to {length - 1}, box",
+        f"frame must be an integer from 0 to {length - 1}, at box",
     )
     new_track = np.zeros(len(frame), bool)
     new_track[offsets[:-1]] = True
-    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames must increase, box")
+    fail(~new_track & (np.diff(frame, prepend=-1) <= 0), "frames must increase, at box")
     return frame.astype(np.int32), box.astype(np.float32)
