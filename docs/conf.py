@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 
 import vidreason
 from vidreason import cli
-from vidreason.runs.configs import WINGS, describe
+from vidreason.runs.configs import SUBSYSTEMS, describe
 from vidreason.runs.configs import shipped as shipped_configs
 from vidreason.runs.weights import CARD, find_weights, shipped
 
@@ -78,9 +78,10 @@ class Configs(Directive):
     def run(self) -> list[nodes.Node]:
         """Returns a row per configuration."""
         rows = []
-        for wing in WINGS:
-            rows.append(_group(wing, 2))
-            rows += [_row(name, describe(path)) for name, path in shipped_configs(wing).items()]
+        for subsystem in SUBSYSTEMS:
+            rows.append(_group(subsystem, 2))
+            found = shipped_configs(subsystem)
+            rows += [_row(name, describe(path)) for name, path in found.items()]
         return [_table(("configuration", "trains"), rows, (28, 72))]
 
 

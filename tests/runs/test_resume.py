@@ -134,7 +134,7 @@ def test_data_workers_end_with_the_run_and_their_death_is_reported(number, tiny_
             for child in groups.children(process):
                 with suppress(ProcessLookupError):
                     os.kill(child, number)
-        want = (1, "error: data.workers: a process that loads data died; set --data.workers 0, ")
+        want = (1, "error: data.workers: a data loading worker died; set --data.workers 0, ")
     else:
         os.killpg(process.pid, number)  # as a terminal and a scheduler do
         want = (128 + number, f"stopped by {number.name}; with --resume it continues")

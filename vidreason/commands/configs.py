@@ -7,7 +7,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.description = """\
 Lists the configurations that ship with vidreason, or prints one. `vidreason fit -c NAME` trains
-with it; a copy of the file, changed, is a configuration of your own."""
+with it; an edited copy of the file is a custom configuration."""
     parser.epilog = """examples:
   vidreason configs
   vidreason configs jaad_beh
@@ -17,14 +17,14 @@ with it; a copy of the file, changed, is a configuration of your own."""
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from vidreason.runs.configs import WINGS, describe, find_config, shipped
+    from vidreason.runs.configs import SUBSYSTEMS, describe, find_config, shipped
 
     if args.name:
         print(find_config(args.name).read_text("utf-8"), end="")
         return 0
     width = max(map(len, shipped())) + 2
-    for wing in WINGS:
-        print(f"{wing}:")
-        for name, path in shipped(wing).items():
+    for subsystem in SUBSYSTEMS:
+        print(f"{subsystem}:")
+        for name, path in shipped(subsystem).items():
             print(f"  {name:{width}}{describe(path)}")
     return 0

@@ -32,11 +32,13 @@ _FITS = 4  # fitted horizons; fitting each of thirty would take minutes
 _STEPS = 15  # box positions per window; more made the trees slower, not better
 
 
-def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray, float]]:
+def score_baselines(
+    predictions: Predictions, root: Path | None
+) -> dict[str, tuple[np.ndarray, float]]:
     """Computes the baselines for the rows of a predictions file.
 
     Args:
-        found: Predictions to compare with.
+        predictions: Predictions to compare with.
         root: Dataset folder; defaults to the dataset's folder in `$VIDREASON_DATA`.
 
     Returns:
@@ -45,7 +47,7 @@ def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray,
     Raises:
         DataError: If the dataset has other windows or labels than the predictions.
     """
-    meta = found.meta
+    meta = predictions.meta
     if root is None:
         if not os.environ.get("VIDREASON_DATA") or not dataset_root(meta["dataset"]).is_dir():
             return {}
@@ -57,16 +59,17 @@ def beside(found: Predictions, root: Path | None) -> dict[str, tuple[np.ndarray,
         meta["subset"],
         meta["split"],
         tuple(meta["features"]),
-        int(found["horizon"].max()),
+        int(predictions["horizon"].max()),
         meta.get("observed", 0),  # optional in files that other programs write
     )
-    ours, theirs = match(found.table, table)
+    ours, theirs = match(predictions.table, table)
     fix = "give the dataset that the predictions were made from"
-    if len(ours) < len(found.table):
-        problem = f"{len(found.table) - len(ours)} of {len(found.table)} rows are not windows of"
-        raise DataError(found.source, f"{problem} {root}", fix)
-    if (found["label"] != table["label"].to_numpy()[theirs]).any():
-        raise DataError(found.source, f"labels differ from those of {root}", fix)
+    total = len(predictions.table)
+    if len(ours) < total:
+        problem = f"{total - len(ours)} of {total} rows are not windows of"
+        raise DataError(predictions.source, f"{problem} {root}", fix)
+    if (predictions["label"] != table["label"].to_numpy()[theirs]).any():
+        raise DataError(predictions.source, f"labels differ from those of {root}", fix)
     return {name: (table[name].to_numpy()[theirs], cut) for name, cut in thresholds.items()}
 
 

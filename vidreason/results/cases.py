@@ -297,10 +297,10 @@ def describe_forecasts(forecasts: Forecasts, each: int, video: Path | None) -> l
 
 
 def _path(
-    name: np.ndarray, frame: np.ndarray, box: np.ndarray, who: str, frames: np.ndarray
+    name: np.ndarray, frame: np.ndarray, box: np.ndarray, pedestrian: str, frames: np.ndarray
 ) -> np.ndarray:
     """Boxes (T, 4) of one pedestrian, px, NaN where there is none."""
-    rows = np.flatnonzero((name == who) & np.isin(frame, frames))
+    rows = np.flatnonzero((name == pedestrian) & np.isin(frame, frames))
     found = np.full((len(frames), 4), np.nan)
     found[np.searchsorted(frames, frame[rows])] = box[rows]
     return found

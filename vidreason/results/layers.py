@@ -132,8 +132,9 @@ def of_predictions(predictions: Predictions, scene: Scene) -> Layers:
     rows = (predictions["horizon"] == predictions["horizon"].max()) & np.array(
         [video == scene.id for video in predictions.table["video"].to_pylist()], bool
     )
-    who = [names.get(n, -1) for n in predictions.table.filter(rows)["pedestrian"].to_pylist()]
-    number, last = np.array(who, np.int64), predictions["last_frame"][rows].astype(np.int64)
+    pedestrian = predictions.table.filter(rows)["pedestrian"].to_pylist()
+    number = np.array([names.get(name, -1) for name in pedestrian], np.int64)
+    last = predictions["last_frame"][rows].astype(np.int64)
     place = _find(key, last * len(scene.kind) + number)
     if (number < 0).any() or (place < 0).any():
         fix = "give the dataset that the predictions were made from"

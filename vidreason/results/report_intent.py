@@ -348,11 +348,11 @@ def _pedestrians(scored: Mapping[str, ScoredRun]) -> Section:
     probability, label = predictions["probability"], predictions["label"]
     mean, share = (np.bincount(code, values) / count for values in (probability, label * 1.0))
     error = np.bincount(code, np.abs(probability - label)) / count
-    video, who = (predictions.table[c].to_pylist() for c in ("video", "pedestrian"))
+    video, pedestrian = (predictions.table[c].to_pylist() for c in ("video", "pedestrian"))
     rows = [
         [
             page.word(video[first[k]]),
-            page.word(who[first[k]]),
+            page.word(pedestrian[first[k]]),
             page.number(share[k], 2),
             page.number(mean[k]),
             page.number(error[k]),

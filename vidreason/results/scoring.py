@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidreason.core.errors import DataError
-from vidreason.intent.baselines import beside
+from vidreason.intent.baselines import score_baselines
 from vidreason.intent.intervals import Scores, score
 from vidreason.intent.metrics import METRICS
 from vidreason.intent.predictions import Predictions, match, read_predictions
@@ -125,7 +125,7 @@ def score_run(
     Raises:
         DataError: The predictions are not of this dataset.
     """
-    baselines = beside(predictions, root)
+    baselines = score_baselines(predictions, root)
     models = {name: (predictions["probability"], predictions.meta["threshold"]), **baselines}
     rows = {"label": predictions["label"], "horizon": predictions["horizon"]}
     rows["cluster"] = predictions.cluster

@@ -6,12 +6,12 @@ from pathlib import Path
 from vidreason.core.errors import DataError
 from vidreason.core.files import share
 
-WINGS = ("intent", "decomposition")
+SUBSYSTEMS = ("intent", "decomposition")
 
 
-def shipped(wing: str = "*") -> dict[str, Path]:
-    """Returns the files of the shipped configurations by name, of one wing or of both."""
-    return {path.stem: path for path in sorted(share("configs").glob(f"{wing}/*.yaml"))}
+def shipped(subsystem: str = "*") -> dict[str, Path]:
+    """Returns the files of the shipped configurations by name, of one subsystem or of both."""
+    return {path.stem: path for path in sorted(share("configs").glob(f"{subsystem}/*.yaml"))}
 
 
 def describe(path: Path) -> str:

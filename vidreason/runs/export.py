@@ -1,4 +1,4 @@
-"""Exports runs as weights for distribution, and as programs that need no vidreason.
+"""Exports runs as weights for distribution, and as programs that run without vidreason.
 
 The weights are measured on the test split before they are written, and the card has the metrics.
 Programs take plain tensors (the arguments of `IntentGraphNet.logits`) with any number of windows,
@@ -23,7 +23,7 @@ from vidreason import __version__
 from vidreason.core.errors import DataError
 from vidreason.core.files import load_manifest, write_atomic
 from vidreason.intent.networks import IntentGraphNet
-from vidreason.runs.train import load_weights, measured
+from vidreason.runs.train import load_weights, run_test
 from vidreason.runs.weights import CARD, find_weights, write_weights
 
 TORCH, ONNX = "model.pt2", "model.onnx"
@@ -80,7 +80,7 @@ def _export_run(
     figures: list[dict[str, Any]] = []
     for count in clips or (None,):
         more = ["--data.test_clips", str(count)] if count else []
-        done = measured([*options, *more])
+        done = run_test([*options, *more])
         figures.append(done.model.tested)
     config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     ran = json.loads((folder / "run.json").read_text("utf-8"))

@@ -41,12 +41,13 @@ from vidreason.runs.options import LINKS, Parser, named, refuse_linked
 from vidreason.runs.weights import DEFAULT, MODEL, compare, read_card
 
 # Location of the data and number of workers change no result; `data.seed` is `seed_everything`.
-_FREE = ("data.root", "data.workers", "data.seed", "data.predict_split")
+_IRRELEVANT = ("data.root", "data.workers", "data.seed", "data.predict_split")
 # Trainer options that change results: the learning rate schedule ends with the last epoch.
 _TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches", "precision")
 # Options that must be as in training even when a checkpoint is only applied.
-_SEEN = ("model.net", "data.features", "data.horizon", "data.mirror")
-_OWN = ("run", "resume", "ckpt_path", "weights", "out")  # options that Lightning does not have
+_FIXED_WHEN_APPLIED = ("model.net", "data.features", "data.horizon", "data.mirror")
+# Options that Lightning does not have.
+_EXTRA_OPTIONS = ("run", "resume", "ckpt_path", "weights", "out")
 _SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 _WARNINGS = (
     ".*does not have many workers",
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         DataError: If data, checkpoint or an option cannot be used, or memory runs out.
     """
-    _calm()
+    _silence_lightning()
     try:
         _CLI(_expand(argv), shlex.join(["vidreason", *argv]))
     except MisconfigurationException as error:
@@ -93,13 +94,13 @@ def _environment(error: RuntimeError) -> DataError | None:
     text = str(error)
     if "DataLoader worker" in text:
         fix = "set --data.workers 0, or free memory; --resume continues the run"
-        return DataError("data.workers", "a process that loads data died", fix)
+        return DataError("data.workers", "a data loading worker died", fix)
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text:
         return DataError("memory", "not enough", "lower data.batch_size or data.workers")
     return None
 
 
-def _calm() -> None:
+def _silence_lightning() -> None:
     """Silences Lightning's messages that users cannot act on."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
@@ -198,7 +199,7 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        self.options = {name: config.pop(name, None) for name in _OWN}
+        self.options = {name: config.pop(name, None) for name in _EXTRA_OPTIONS}
         if not config.trainer.default_root_dir:
             fix = "give the run folder, such as runs/first"
             raise DataError("trainer.default_root_dir", "is not set", fix)
@@ -208,16 +209,16 @@ class _CLI(LightningCLI):
             self.checkpoint = checkpoint_path(self.folder, self.options["ckpt_path"])
         elif self.options["resume"]:
             self.checkpoint = newest_checkpoint(self.folder)
-        elif not getattr(rank_zero_only, "rank", 0):  # when others start, the first has written
+        elif not getattr(rank_zero_only, "rank", 0):  # other ranks start after rank 0 has written
             check_free(self.folder)
 
     def instantiate_trainer(self, **_: Any) -> pl.Trainer:
         self._dump_config()
         parts = {name: self.config_dump[name] for name in ("seed_everything", "model", "data")}
         parts |= {f"trainer.{name}": self.config_dump["trainer"][name] for name in _TRAINER}
-        self.made_with = {key: value for key, value in _flat(parts) if key not in _FREE}
+        self.made_with = {key: value for key, value in _flat(parts) if key not in _IRRELEVANT}
         fit = self.subcommand == "fit"
-        fixed = {key for key in self.made_with if fit or key.startswith(_SEEN)}
+        fixed = {key for key in self.made_with if fit or key.startswith(_FIXED_WHEN_APPLIED)}
         config = dict(self._get(self.config_init, "trainer"))
         # Lightning's summary is a table with zeros, which is shown on demand only.
         self.brief = config["enable_model_summary"] is None
@@ -297,9 +298,9 @@ class _Loader(_CLI):
         self.model.load_state_dict(read["state_dict"])
 
 
-def measured(argv: Sequence[str]) -> "_CLI":
+def run_test(argv: Sequence[str]) -> "_CLI":
     """Runs `test` with these options; the command's object has the task as `model`."""
-    _calm()
+    _silence_lightning()
     return _CLI(_expand(["test", *argv]), "")
 
 
@@ -354,7 +355,7 @@ def load_with_data(
 
 
 def _loaded(*words: str) -> "_Loader":
-    _calm()
+    _silence_lightning()
     quiet = ("--trainer.enable_progress_bar=false", "--trainer.logger=false")
     return _Loader(_expand(["validate", *words, *quiet]), "")
 
