@@ -2,6 +2,8 @@
 
 Contains the error type (`errors`), atomic writing, downloading and unpacking (`files`), Parquet and
 Arrow tables (`tables`), samplers (`loading`), distributed training (`processes`), weight averaging
-(`averaging`) and the colour palette (`colours`). Input is paths, tables and options; unusable input
-raises a `DataError`, and output files are complete or absent.
+(`averaging`) and the colour palette (`colours`).
+
+Inputs: paths, tables and options; unusable input raises a `DataError`.
+Outputs: files that are complete or absent, tables, samplers.
 """

@@ -1,6 +1,8 @@
 """From raw video to tracked instances.
 
-Input are video files or camera frames; a segmenter finds instances with masks and appearance
-features, a tracker links them over time. `prepare` writes the result as one Arrow file per video,
-and `store` reads these files, alone or joined with the annotations of a `Scene`.
+A segmenter finds instances with masks and appearance features, a tracker links them over time.
+
+Inputs: video files or camera frames.
+Outputs: one Arrow file per video, written by `prepare`; `store` reads these files, alone or joined
+with the annotations of a `Scene`.
 """
