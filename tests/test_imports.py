@@ -73,7 +73,7 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:
 def may_import(module: str, other: str) -> bool:
     """Returns whether `module` may import `other`."""
     here, there = top_level(module), top_level(other)
-    # Modules beside the wings may import each other.
+    # Modules next to the wings may import each other.
     top = len(LAYERS) - 1
     return here == there or LAYER[there] < LAYER[here] or LAYER[there] == LAYER[here] == top
 

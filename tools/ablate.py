@@ -4,8 +4,8 @@
     python tools/ablate.py results --test          # every configuration, with test metrics
     python tools/ablate.py decomposition --pass --trainer.max_epochs 4
 
-The table compares validation metrics. `--test` adds those of the test split for reporting; choose
-nothing by them. Finished runs are kept, so that a stopped set can be resumed.
+The table compares validation metrics. `--test` adds those of the test split for reporting; do not
+select by them. Finished runs are kept, so that a stopped set can be resumed.
 """
 
 import argparse

@@ -52,8 +52,8 @@ examples:
   vidreason fit --run runs/jaad_beh --resume
 
 `vidreason configs` lists the shipped configurations and prints them: a changed copy is a
-configuration of your own. With VIDREASON_DATA=data in the environment, `--data.root data/jaad` can
-be omitted.""",
+custom configuration. With VIDREASON_DATA=data in the environment, `--data.root data/jaad` can be
+omitted.""",
     "validate": """\
 usage: vidreason validate --run RUN [options]
        vidreason validate --weights NAME [options]

@@ -31,11 +31,11 @@ def read_scenes(
     """Reads the videos of a driving dataset as scenes.
 
     Args:
-        dataset: `jaad`, `pie`, `stip`, `stip-all-views`, `stip-20fps`, or `boxes` (tables of your
-            own).
+        dataset: `jaad`, `pie`, `stip`, `stip-all-views`, `stip-20fps`, or `boxes` (custom
+            tables).
         root: Dataset folder; `$VIDREASON_DATA/DATASET` if not given.
         split: `train`, `val` or `test`; all videos if not given.
-        protocol: Evaluation protocol whose split is meant: `benchmark`, `benchmark-clean` or
+        protocol: Evaluation protocol that defines the split: `benchmark`, `benchmark-clean` or
             `stip`. On JAAD they differ.
 
     Returns:
@@ -74,15 +74,15 @@ def windows(
         subset: `beh`, pedestrians with behaviour annotations; `all`, bystanders too; `place`, the
             lane ahead of the ego vehicle.
         horizon: Predicted frames K of the `stip` protocol; 1 in the others.
-        stride: Boxes between consecutive windows; 0 takes the protocol's own.
-        observed: Observed boxes T of the `stip` protocol; 0 takes its 30.
+        stride: Boxes between consecutive windows; 0 uses the protocol's default.
+        observed: Observed boxes T of the `stip` protocol; 0 uses 30.
         dataset: Dataset whose conventions for subset and stride apply.
 
     Returns:
         W windows in columns; `windows.take(rows)` selects some of them.
 
     Raises:
-        DataError: The protocol or subset is unknown, or they do not go together.
+        DataError: The protocol or subset is unknown, or they are incompatible.
 
     Example:
         >>> import vidreason as vr
@@ -138,7 +138,7 @@ def load(name: Path | str, root: Path | str | None = None) -> pl.LightningModule
     Args:
         name: Name of shipped weights (`jaad_all`, `jaad_all_boxes`, `moving_mnist`), a run folder,
             a folder of `vidreason export`, or `user/model` on the Hugging Face hub.
-        root: Dataset folder, if `task.data` is to read it from another place than in training.
+        root: Dataset folder for `task.data`, if it differs from that in training.
 
     Returns:
         An `IntentTask` or a `DecomposeTask` in evaluation mode. `task.data` is its data module,

@@ -34,7 +34,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
     "predict": "write a checkpoint's predictions",
-    "predict --video": "predict who will cross in a video of your own",
+    "predict --video": "predict who will cross in your own video",
     "evaluate": "compute metrics with confidence intervals, and compare runs",
     "render": "draw predictions, tracks and graphs as video, and clips as filmstrips",
     "report": "show results as one HTML page",
@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 on bad data or environment, 130 or 143 when stopped by SIGINT or SIGTERM,
-        141 when nobody reads the output.
+        141 on a broken pipe.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Removed here, so that it can stand anywhere, also among Lightning's options.

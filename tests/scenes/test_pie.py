@@ -147,7 +147,7 @@ def test_crossing_points_without_a_box_move_to_the_preceding_box(copy, written):
         assert read_video(copy, ONE).facts["crossing_point"][k] == frames[0] > 0
 
 
-def test_sound_files_are_read_without_a_word(copy):
+def test_valid_files_cause_no_warning(copy):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_video(copy, ONE)

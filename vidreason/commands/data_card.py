@@ -10,7 +10,7 @@ Prints the card of a dataset: what it holds, how to get it, the files and column
 known defects, licence and what to cite."""
     parser.epilog = """examples:
   vidreason data card pie
-  vidreason data card boxes      the tables of a dataset of your own"""
+  vidreason data card boxes      the tables of a custom dataset"""
     parser.add_argument("dataset", choices=("jaad", "pie", "stip", "boxes", "mnist", "balls"))
 
 

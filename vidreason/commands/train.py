@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     else:
         _check(verb, words)
         if any(word.startswith("--model.net.help") for word in words):
-            words = ["--model", "IntentTask", *words]  # or the parser knows no `net`
+            words = ["--model", "IntentTask", *words]  # otherwise the parser does not know `net`
         importlib.import_module("vidreason.runs.command_line").expand([verb, *words])
     return importlib.import_module("vidreason.runs.train").main([verb, *words]) or 0
 

@@ -1,4 +1,4 @@
-"""Data structures of the decomposition wing: clips, their decomposition, and states of balls.
+"""Data structures of the decomposition subsystem: clips, their decomposition, and states of balls.
 
 Positions are in pixels, x to the right and y down. Pixel p covers [p, p + 1), so an object 28
 pixels wide whose first column is x has its centre at x + 14.

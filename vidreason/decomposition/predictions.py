@@ -44,7 +44,7 @@ def track_columns(
 
 
 def write_tracks(path: Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Writes a track table; the file appears complete or not at all.
+    """Writes a track table; the file is written atomically.
 
     Args:
         path: Parquet file.

@@ -48,7 +48,7 @@ class DecomposeTask(pl.LightningModule):
         lr: Maximum learning rate of Adam.
         betas: Betas of Adam.
         schedule: Learning rate schedule over the whole training: `one_cycle` (Smith 2018), `step`
-            (a tenth from half of the training on, as in DDPAE) or `constant`.
+            (divided by 10 after half of the training, as in DDPAE) or `constant`.
         clip: Maximum norm of the gradient, in nats per clip; 0 disables clipping.
         average: Decay per step of the moving average of the weights, which is evaluated and
             applied; 0 uses the last weights.

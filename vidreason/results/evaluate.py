@@ -88,7 +88,7 @@ def evaluate(
         root: Dataset folder, for the baselines; `$VIDREASON_DATA/DATASET` if not given.
         against: Reference run that each input is compared with, on the same bootstrap resamples.
         boot: Number of bootstrap resamples, and their random seed.
-        allow_missing: Whether rows that only one of two compared runs has are left out.
+        allow_missing: Whether to skip rows present in only one of the runs.
 
     Raises:
         DataError: Predictions are missing or damaged, or do not belong together.

@@ -66,7 +66,7 @@ def forecast_scene(task: IntentTask, data: IntentData, scene: Scene) -> Everywhe
 
     Args:
         task: Model in `eval` mode.
-        data: Data module that it was trained with; the data need not have been read.
+        data: Data module that it was trained with; `setup` need not have been called.
         scene: Scene; its labels are not used.
 
     Raises:
@@ -157,7 +157,7 @@ _GROUP = 256  # frames
 
 @contextmanager
 def write_forecasts(path: Path, meta: Mapping[str, Any], ahead: np.ndarray) -> Iterator[Writer]:
-    """Yields a writer of a forecasts file, which appears whole or not at all.
+    """Yields a writer of a forecasts file, which is written atomically.
 
     Args:
         path: Output file, Parquet.

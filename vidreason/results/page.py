@@ -73,7 +73,7 @@ class Part(NamedTuple):
 
 
 def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
-    """Renders the page; it contains everything it shows, and appears whole or not at all."""
+    """Renders the page; it contains everything it shows, and is written atomically."""
     templates = Environment(
         loader=PackageLoader("vidreason"), undefined=StrictUndefined, autoescape=True
     )

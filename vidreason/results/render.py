@@ -99,7 +99,7 @@ def render(
 
 
 def _scene(clip: str | None, meta: dict[str, Any], root: Path | str | None) -> Scene:
-    """The scene of a dataset's video, in whatever split it is."""
+    """The scene of a dataset's video, from any split."""
     if clip is None:
         raise DataError("--clip", "is not given", "name a video of the dataset")
     dataset = meta["dataset"]

@@ -25,7 +25,7 @@ def write_report(
 
     Args:
         inputs: Run folders, weights, predictions files or forecasts files.
-        out: HTML file; appears whole or not at all.
+        out: HTML file; written atomically.
         root: Dataset folder; `$VIDREASON_DATA/DATASET` if not given.
         video: Video that a forecasts file was made from, for its frames.
         each: Number of cases in each group, at most.

@@ -1,7 +1,6 @@
 """Tables of an evaluation, printed in the terminal.
 
-Every number is printed with the number of predictions it is computed from and the number there
-should be.
+Every number is printed with the actual and expected number of predictions.
 """
 
 import sys

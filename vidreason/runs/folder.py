@@ -239,7 +239,7 @@ class RunFolder(Checkpoint):
         kept = self.folder / "checkpoints"
         if resumed and trainer.is_global_zero:
             if Path(resumed) == kept / "previous.ckpt":
-                # Or the damaged `last.ckpt` would be kept as the previous one.
+                # Otherwise the damaged `last.ckpt` would be kept as the previous one.
                 _copy(Path(resumed), kept / "last.ckpt")
             if self.best_epoch == epoch - 1:
                 # The run may have been stopped before the copy.
@@ -275,7 +275,7 @@ class RunFolder(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the row of metrics, `last.ckpt`, and `best.ckpt` if the epoch is the best so far.
 
-        The last checkpoint before stays as `previous.ckpt`, in case the new one gets damaged.
+        The preceding checkpoint is kept as `previous.ckpt`, in case the new one gets damaged.
         """
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
