@@ -42,7 +42,7 @@ class Live:
 
     Args:
         task: Model in `eval` mode.
-        data: Data module that it was trained with; the data need not have been read.
+        data: Data module that it was trained with; `setup` need not have been called.
         fps: Frame rate that the frame numbers count.
         size: Width and height of the frames, px.
         every: Step between the numbers of consecutive frames.

@@ -135,7 +135,7 @@ def predict_frames(
     model: str,
     height: int = 720,
 ) -> dict[str, list[float]]:
-    """Writes forecasts and overlay of a video frame by frame; both appear whole or not at all.
+    """Writes forecasts and overlay of a video frame by frame; both appear atomically.
 
     Args:
         live: Model.
