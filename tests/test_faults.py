@@ -13,8 +13,8 @@ TOOL = Path(__file__).parent.parent / "tools" / "faults.py"
     "options",
     [
         ["prepare", "--every", "40"],
-        pytest.param(["prepare", "--every", "7"], marks=pytest.mark.slow),
-        pytest.param(["train", "--every", "23"], marks=pytest.mark.slow),
+        pytest.param(["prepare", "--every", "13"], marks=pytest.mark.slow),
+        pytest.param(["train", "--every", "31"], marks=pytest.mark.slow),
         pytest.param(["results", "--every", "13"], marks=pytest.mark.slow),
         pytest.param(["resume", "--kills", "1"], marks=pytest.mark.slow),
     ],

@@ -144,6 +144,7 @@ def test_no_file_can_execute_code(module):
             assert keywords.get("allow_pickle") is False, place
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_torchvision():
     code = """
 import importlib, sys
