@@ -162,18 +162,19 @@ for what, new in {
     "row with too few columns": "v,p,4,1,2,30",
 }.items():
     case(f"boxes: {what}", replace("boxes/boxes.csv", ROW, new), BOXES)
-SECOND = "w,val,30,100,80,50,"
-for what, new in {
-    "duplicate video": "v,val,30,100,80,50,",
-    "video without a name": ",val,30,100,80,50,",
-    "unknown split": "w,dev,30,100,80,50,",
-    "no frame rate": "w,val,,100,80,50,",
-    "frame rate of zero": "w,val,0,100,80,50,",
-    "different frame rates": "w,val,60,100,80,50,",
-    "width of zero": "w,val,30,0,80,50,",
-    "negative length": "w,val,30,100,80,-5,",
+SECOND = {"video": "w", "split": "val", "fps": "30", "width": "100", "height": "80", "length": "50"}
+for what, (column, value) in {
+    "duplicate video": ("video", "v"),
+    "video without a name": ("video", ""),
+    "unknown split": ("split", "dev"),
+    "no frame rate": ("fps", ""),
+    "frame rate of zero": ("fps", "0"),
+    "different frame rates": ("fps", "60"),
+    "width of zero": ("width", "0"),
+    "negative length": ("length", "-5"),
 }.items():
-    case(f"videos: {what}", replace("boxes/videos.csv", SECOND, new), BOXES)
+    rows = [",".join(row.values()) for row in (SECOND, SECOND | {column: value})]
+    case(f"videos: {what}", replace("boxes/videos.csv", *rows), BOXES)
 case(
     "videos: frame rate unsuited to the protocol",
     replace("boxes/videos.csv", ",30,", ",10,", 2),
