@@ -99,6 +99,11 @@ def test_splits_share_out_the_videos(here):
     assert len(set(names)) == len(names) == 9
 
 
+def test_unknown_splits_are_refused(here):
+    with pytest.raises(vr.DataError, match="split: must be one of train, val, test, got 'tst'"):
+        vr.read_scenes("jaad", "data/jaad", split="tst")
+
+
 def test_graphs_name_their_columns(here):
     scenes = vr.read_scenes("jaad", "data/jaad", "test")
     windows = vr.windows(scenes)

@@ -35,8 +35,8 @@ def test_every_case_has_a_line_and_every_line_a_case():
 def test_invalid_input_causes_its_error_line(name, valid, tmp_path, monkeypatch):
     monkeypatch.delenv("VIDREASON_DATA", raising=False)
     folder = shutil.copytree(valid, tmp_path / "one")
-    said = bad_inputs.line_of(name, folder)
-    assert said == LINES[name] + "\n"
-    assert said.startswith("error: ") and said.count("\n") == 1
+    line = bad_inputs.line_of(name, folder)
+    assert line == LINES[name] + "\n"
+    assert line.startswith("error: ") and line.count("\n") == 1
     assert not (folder / "w.parquet").is_file() and not (folder / "new/checkpoints").exists()
     assert not [path for path in folder.rglob(".*-*") if path.is_file()]

@@ -14,19 +14,19 @@ TOOL = Path(__file__).parent.parent / "tools" / "fuzz.py"
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def valid(tmp_path_factory):
     """By parser, the folder of a valid dataset and the bytes of the file to damage."""
     found = {}
     for name, parser in PARSERS.items():
-        root = tmp_path_factory.mktemp("sound")
+        root = tmp_path_factory.mktemp("valid")
         parser.make(root)
         found[name] = root, (root / parser.file).read_bytes()
     return found
 
 
-def accepts(name, sound, data: bytes) -> bool:
+def accepts(name, valid, data: bytes) -> bool:
     """Returns whether a parser accepts `data` in place of the valid file."""
-    root, whole = sound[name]
+    root, whole = valid[name]
     file = root / PARSERS[name].file
     file.write_bytes(data)
     try:
@@ -36,17 +36,17 @@ def accepts(name, sound, data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_damaged_files_are_accepted_or_refused_in_one_line(name, sound):
-    whole = sound[name][1]
+def test_damaged_files_are_accepted_or_refused_in_one_line(name, valid):
+    whole = valid[name][1]
     # The official file has a fixed checksum, which a small one cannot have.
-    assert accepts(name, sound, whole) == (name != "moving mnist")
+    assert accepts(name, valid, whole) == (name != "moving mnist")
     rng = np.random.default_rng(len(whole))
     cuts = rng.integers(0, len(whole), 10)
-    assert not all([accepts(name, sound, whole[:end]) for end in cuts]), "no cut was noticed"
+    assert not all([accepts(name, valid, whole[:end]) for end in cuts]), "no cut was noticed"
     for place, bit in zip(rng.integers(0, len(whole), 30), rng.integers(0, 8, 30), strict=True):
         data = bytearray(whole)
         data[place] ^= 1 << bit
-        accepts(name, sound, bytes(data))
+        accepts(name, valid, bytes(data))
 
 
 def _arrow(names) -> bytes:
@@ -79,11 +79,11 @@ FOUND = {
 
 
 @pytest.mark.parametrize("what", FOUND)
-def test_input_that_once_caused_a_traceback_is_refused(what, sound):
+def test_input_that_once_caused_a_traceback_is_refused(what, valid):
     name, damage = FOUND[what]
-    data = damage(sound[name][1])
-    assert data != sound[name][1]
-    assert not accepts(name, sound, data)
+    data = damage(valid[name][1])
+    assert data != valid[name][1]
+    assert not accepts(name, valid, data)
 
 
 @pytest.mark.slow

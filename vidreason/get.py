@@ -26,7 +26,7 @@ def verify(root: Path, manifest: dict[str, Any]) -> None:
     Raises:
         DataError: If files are missing, additional, or different.
     """
-    fix = "get the pinned release into another folder with `vidreason data get`"
+    fix = "get the pinned release into another folder with `vidreason data get`, and compare"
     lines = []
     for pattern, count in manifest["files"].items():
         paths = list(root.glob(pattern))

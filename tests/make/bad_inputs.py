@@ -92,19 +92,19 @@ def base(folder: Path) -> None:
 def line_of(name: str, folder: Path) -> str:
     """Returns what the command of a case prints to stderr, in a folder of its own from `base`."""
     damage, command = CASES[name]
-    said = io.StringIO()
+    stderr = io.StringIO()
     # `prepare` starts a process per video, which takes seconds.
     threads = mock.patch.object(prepare, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     with contextlib.chdir(folder), warnings.catch_warnings(), threads:
         warnings.simplefilter("ignore")
         damage()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             try:
                 code = cli.main(command)
             except SystemExit as stop:
                 code = stop.code
     assert code in (1, 2), f"{name}: ended with {code}"
-    return said.getvalue().replace(f"{folder.resolve()}/", "")
+    return stderr.getvalue().replace(f"{folder.resolve()}/", "")
 
 
 def replace(path: str, pattern: str, new: str, count: int = 1) -> Damage:

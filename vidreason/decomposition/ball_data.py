@@ -96,12 +96,13 @@ class BallsData(ClipData):
         size: Frame side S in pixels.
         length: Frames of a clip, input and predicted.
         channels: Number of identical channels C.
-        look: How balls are drawn, see `Drawing`.
+        look: How balls are drawn: `disc` as in DDPAE, `smooth` (anti-aliased) or `soft` (blurred).
         batch_size: Clips in a batch.
         epoch_clips: Training clips per epoch.
         val_clips: Validation clips.
         test_clips: Test clips.
-        train_file: File of training scenes instead of simulated ones, in a format of `read_balls`.
+        train_file: File of training scenes instead of simulated ones, in a format that
+            `vidreason data card balls` lists.
         val_file: The same for validation.
         test_file: The same for test.
         workers: Data loader processes.

@@ -31,7 +31,8 @@ class IntentData(pl.LightningDataModule):
     same batches.
 
     Args:
-        features: Feature groups that the model sees, from `vidreason.intent.features.GROUPS`.
+        features: Feature groups that the model sees: `box`, `neighbours`, `ego`, `traffic`,
+            `orientation`, `objects`, `odometry`.
         protocol: Evaluation protocol: `benchmark`, `benchmark-clean` or `stip`.
         subset: Targets: pedestrians with behaviour tags (`beh`), every pedestrian (`all`), or the
             place ahead of the car (`place`, with `stip`), labelled by whether a person is in it.

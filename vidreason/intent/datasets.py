@@ -56,6 +56,8 @@ def read_split(
     if dataset.startswith("stip") and protocol != "stip":
         problem = f"{protocol!r} with {dataset!r}, which has no crossing points"
         raise DataError("protocol", problem, "use the protocol 'stip'")
+    if split is not None:
+        check_choice("split", split, _SPLITS)
     scenes, videos = _read(dataset, root, protocol)
     if split is not None:
         if dataset == "boxes" and not videos[split]:

@@ -90,9 +90,12 @@ class Live:
         Args:
             number: Frame number, greater than the last one.
             track: (N,) track number of each instance.
-            kind: (N,) index into `vidreason.scenes.scene.KINDS`.
+            kind: (N,) codes: 0 person, 1 group, others as in `vidreason.scenes.scene.KINDS`.
             box: (N, 4) corners x1, y1, x2, y2, px.
             appearance: (N, C) features, if the model uses them.
+
+        Returns:
+            `Now`: the probabilities (N, K) of the instances, and the influence of their neighbours.
 
         Raises:
             DataError: Appearance features are missing, or of another width.

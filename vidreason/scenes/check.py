@@ -78,7 +78,7 @@ def check(root: Path) -> Report:
     """
     if not root.is_dir():
         raise DataError(
-            root, "no such folder", "download it with `vidreason data get jaad --root …`"
+            root, "no such folder", "download it with `vidreason data get jaad --root DIR`"
         )
     report = Report(str(root))
     names = sorted(

@@ -18,7 +18,7 @@ from vidreason.core.errors import DataError
 
 MAX_BYTES = 256 << 20  # a video of PIE has tens of MiB
 _CORRECT = "fix the file, or restore it as described in the dataset card"
-_FIX = "restore the file, for example with `vidreason data get`"
+_FIX = "restore the file, for example with `vidreason data get` into another folder"
 
 
 def read_xml(path: Path) -> str:

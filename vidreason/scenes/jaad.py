@@ -50,7 +50,7 @@ SPLITS = ("default", "high_visibility", "all_videos")
 _KIND = {"pedestrian": "person", "ped": "person", "people": "group"}
 _FLAG = ("0", "1")
 _TAGS = {"occlusion": OCCLUSION, **LABELS}
-_FIX = "fix the file, or restore it with `vidreason data get jaad`"
+_FIX = "fix the file, or restore it with `vidreason data get jaad` into another folder"
 
 
 class _Tracks(NamedTuple):
@@ -71,7 +71,7 @@ def video_names(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise DataError(
-            root, "no such folder", "download it with `vidreason data get jaad --root …`"
+            root, "no such folder", "download it with `vidreason data get jaad --root DIR`"
         )
     for folder in FOLDERS:
         if not (root / folder).is_dir():
