@@ -44,7 +44,7 @@ class Fault(NamedTuple):
         code, words = 1, "error: "
         if self.kind in SIGNALS:
             code, words = 128 + getattr(signal, self.kind), f"stopped by {self.kind}"
-        return ended.code == code and any(x.startswith(words) for x in ended.said.splitlines())
+        return ended.code == code and any(x.startswith(words) for x in ended.output.splitlines())
 
 
 class Ended(NamedTuple):
@@ -52,22 +52,22 @@ class Ended(NamedTuple):
 
     Attributes:
         code: Exit code, or minus the number of the signal.
-        said: Its output.
+        output: Standard output and error.
         steps: Number of its file operations.
     """
 
     code: int
-    said: str
+    output: str
     steps: int
 
 
 def run(work: Callable[[], int], root: Path, fault: Fault | None) -> Ended:
     """Calls `work` in a forked process, with a fault in its file operations under `root`."""
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as steps:
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as steps:
         child = os.fork()
         if not child:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
             code = 70
             try:
                 with _steps(root, fault, steps.fileno()):
@@ -80,9 +80,9 @@ def run(work: Callable[[], int], root: Path, fault: Fault | None) -> Ended:
                     sys.stderr.flush()
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        said.seek(0)
+        output.seek(0)
         counted = os.fstat(steps.fileno()).st_size
-        return Ended(os.waitstatus_to_exitcode(status), said.read(), counted)
+        return Ended(os.waitstatus_to_exitcode(status), output.read(), counted)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
     _write_clips(videos, 6)
     whole = base / "whole"
     counted = run(lambda: _prepare(videos, whole), whole, None)
-    assert counted.code == 0, counted.said
+    assert counted.code == 0, counted.output
     want = content(whole)
     largest = max(path.stat().st_size for path in whole.rglob("*.arrow"))
     kinds = ("ENOSPC", KILL, "EIO")
@@ -69,7 +69,7 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
         store = base / f"store{number}"
         ended = run(lambda store=store: _prepare(videos, store), store, fault)
         wrong = []
-        if "Traceback" in ended.said:
+        if "Traceback" in ended.output:
             wrong.append("traceback")
         seen = {n: d for n, d in content(store).items() if not Path(n).name.startswith(".")}
         shown = [name for name in want if not Path(name).name.startswith(".")]
@@ -79,7 +79,7 @@ def check_prepare(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
             wrong.append("a partial file")
         again = run(lambda store=store: _prepare(videos, store), store, None)
         if again.code or content(store) != want:
-            wrong.append(f"a different store: {again.said.strip()[-200:]}")
+            wrong.append(f"a different store: {again.output.strip()[-200:]}")
         found.append((fault, ", ".join(wrong)))
     return found
 
@@ -193,7 +193,7 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
     import_module("vidreason.runs.train")  # once, rather than in every forked process
     config, whole = _config(base, system), base / f"{system}-whole"
     counted = run(lambda: cli.main(_line(config, whole)), whole, None)
-    assert counted.code == 0, counted.said
+    assert counted.code == 0, counted.output
     largest = (whole / "checkpoints/last.ckpt").stat().st_size
     kinds = ("ENOSPC", KILL, "SIGTERM", "EIO")
     found = []
@@ -201,16 +201,16 @@ def check_train(base: Path, system: str, every: int = 1) -> list[tuple[Fault, st
         folder = base / f"{system}{number}"
         ended = run(lambda folder=folder: cli.main(_line(config, folder)), folder, fault)
         wrong = []
-        if "Traceback" in ended.said:
-            wrong.append("traceback: " + ended.said.strip()[-200:])
+        if "Traceback" in ended.output:
+            wrong.append("traceback: " + ended.output.strip()[-200:])
         harmless = ended.code == 0 and not differences(folder, whole)
         if not fault.ends(ended, harmless):
-            wrong.append(f"ended with {ended.code}: {ended.said.strip()[-200:]}")
+            wrong.append(f"ended with {ended.code}: {ended.output.strip()[-200:]}")
         if fault.kind != KILL and (left := _leftovers(folder)):
             wrong.append(f"left {left[0]}")
         again = run(lambda folder=folder: cli.main(_line(config, folder)), folder, None)
         if again.code:
-            wrong.append(again.said.strip()[-300:])
+            wrong.append(again.output.strip()[-300:])
         else:
             wrong += differences(folder, whole)
         found.append((fault, ", ".join(wrong)))
@@ -227,7 +227,7 @@ def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
     config, folder = _config(base, "intent"), base / "run"
     small = ("--trainer.max_epochs", "1")
     ended = run(lambda: cli.main(_line(config, folder, *small)), folder, None)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     found = []
     for line, out in (
         (["predict", "--run", str(folder)], folder / "predictions.parquet"),
@@ -245,16 +245,16 @@ def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
         if out.parent == base:
             line = [*line, "--out", str(out)]
         counted = run(lambda line=line: cli.main(line), base, None)
-        assert counted.code == 0, counted.said
+        assert counted.code == 0, counted.output
         whole = content(base)
         for fault in plans(counted.steps, 40_000, 2, ("ENOSPC", KILL, "SIGTERM"), 2)[::every]:
             ended = run(lambda line=line, f=fault: cli.main(line), base, fault)
             wrong = []
-            if "Traceback" in ended.said:
-                wrong.append("traceback: " + ended.said.strip()[-300:])
+            if "Traceback" in ended.output:
+                wrong.append("traceback: " + ended.output.strip()[-300:])
             seen = content(base)
             if not fault.ends(ended, harmless=seen == whole):
-                wrong.append(f"{line[0]} ended with {ended.code}: {ended.said.strip()[-200:]}")
+                wrong.append(f"{line[0]} ended with {ended.code}: {ended.output.strip()[-200:]}")
             left = set(seen) - set(whole)
             if any(seen.get(name) != digest for name, digest in whole.items()):
                 wrong.append(f"{line[0]} damaged the existing file")
@@ -263,7 +263,7 @@ def check_results(base: Path, every: int = 1) -> list[tuple[Fault, str]]:
             again = run(lambda line=line: cli.main(line), base, None)
             seen = content(base)
             if again.code or any(seen.get(name) != digest for name, digest in whole.items()):
-                wrong.append(f"{line[0]} again: {again.said.strip()[-200:]}")
+                wrong.append(f"{line[0]} again: {again.output.strip()[-200:]}")
             for name in set(seen) - set(whole):
                 (base / name).unlink()
             found.append((fault, ", ".join(wrong)))
@@ -306,13 +306,13 @@ def check_resume(base: Path, system: str, kills: int, seed: int = 0) -> list[tup
                 time.sleep(0.02)
             wait = draw.uniform(0, 2.5)
             try:
-                said, _ = process.communicate(timeout=wait if len(mine) < most else None)
+                output, _ = process.communicate(timeout=wait if len(mine) < most else None)
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 mine.append(Fault(KILL, round(1000 * wait)))
-        wrong = [said.strip()[-300:]] if process.returncode else differences(folder, whole)
+        wrong = [output.strip()[-300:]] if process.returncode else differences(folder, whole)
         found += [(fault, ", ".join(wrong)) for fault in mine]
     return found
 

@@ -40,14 +40,14 @@ def fuzz(name: str, options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus")
         corpus.mkdir()
-        roots, sound = [], []
+        roots, valid = [], []
         for number, parser in enumerate(chosen):
             roots.append(root := Path(folder, str(number)))
             root.mkdir()
             parser.make(root)
-            sound.append((root / parser.file).read_bytes())
+            valid.append((root / parser.file).read_bytes())
             # With several parsers, the first byte selects one.
-            data = bytes([number] * (len(chosen) > 1)) + sound[-1]
+            data = bytes([number] * (len(chosen) > 1)) + valid[-1]
             (corpus / str(number)).write_bytes(data)
 
         def feed(data: bytes) -> None:
@@ -59,7 +59,7 @@ def fuzz(name: str, options: list[str]) -> None:
             try:
                 parsers.accepts(chosen[number], roots[number])
             finally:
-                file.write_bytes(sound[number])
+                file.write_bytes(valid[number])
 
         def mutate(data: bytes, most: int, seed: int) -> bytes:
             draw = random.Random(seed)
@@ -75,7 +75,7 @@ def fuzz(name: str, options: list[str]) -> None:
                     data = data[: token.start()] + word + data[token.end() :]
             return data[:most]
 
-        text = any(data.isascii() for data in sound)
+        text = any(data.isascii() for data in valid)
         line = [sys.argv[0], str(corpus), *options]
         atheris.Setup(line, feed, custom_mutator=mutate if text else None)
         atheris.Fuzz()

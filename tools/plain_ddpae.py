@@ -62,12 +62,12 @@ class PlainDDPAE(DDPAE):
         frames = torch.stack([frames] * count, 2).flatten(0, 2)
         scale, x, y = pose.flatten(0, 2).unbind(-1)
         windows = resample(frames, 1 / scale, -x / scale, -y / scale, self.side)
-        looks = self.appearance(windows).view(batch, steps, count, -1)
+        features = self.appearance(windows).view(batch, steps, count, -1)
         summaries = []
         for i in range(count):
-            h = c = looks.new_zeros(batch, self.hidden)
+            h = c = features.new_zeros(batch, self.hidden)
             for t in range(steps):
-                h, c = torch.lstm_cell(looks[:, t, i], (h, c), *self.gatherer.all_weights[0])
+                h, c = torch.lstm_cell(features[:, t, i], (h, c), *self.gatherer.all_weights[0])
             summaries.append(h)
         return torch.stack(summaries, 1)
 

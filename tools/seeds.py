@@ -62,9 +62,9 @@ def scores(folder: Path) -> dict[str, float]:
     row = {name: found[name] for name in SHOWN if name in found}
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         epochs = list(csv.DictReader(file))
-    apart = [e for e in epochs if float(e["val/separation"]) < 2]
-    row["clips to separation"] = float(apart[0]["clips"]) if apart else float("nan")
-    row["seconds to separation"] = float(apart[0]["seconds"]) if apart else float("nan")
+    separated = [e for e in epochs if float(e["val/separation"]) < 2]
+    row["clips to separation"] = float(separated[0]["clips"]) if separated else float("nan")
+    row["seconds to separation"] = float(separated[0]["seconds"]) if separated else float("nan")
     row["clips"], row["training minutes"] = (
         float(epochs[-1]["clips"]),
         float(epochs[-1]["seconds"]) / 60,
