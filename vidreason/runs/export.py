@@ -24,7 +24,7 @@ from vidreason.core.errors import DataError
 from vidreason.core.files import load_manifest, write_atomic
 from vidreason.intent.networks import IntentGraphNet
 from vidreason.runs.train import load_weights, run_test
-from vidreason.runs.weights import CARD, find_weights, write_weights
+from vidreason.runs.weights import CARD, TRAINER_OPTIONS, find_weights, write_weights
 
 TORCH, ONNX = "model.pt2", "model.onnx"
 _AXES = {
@@ -32,7 +32,6 @@ _AXES = {
     "persons": ("person", "present"),
     "edges": ("sender", "window", "relation", "both"),
 }
-_TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches", "precision")
 _AGREES = 1e-5  # of probabilities
 
 
@@ -87,7 +86,7 @@ def _export_run(
     data = config["data"]["init_args"]
     # The location of the data means nothing on another machine.
     data |= {name: "" for name in ("root", "store") if name in data}
-    kept = {name: config["trainer"][name] for name in _TRAINER}
+    kept = {name: config["trainer"][name] for name in TRAINER_OPTIONS}
     text = yaml.safe_dump(
         {
             **{name: config[name] for name in ("seed_everything", "model", "data")},

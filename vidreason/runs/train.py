@@ -38,12 +38,10 @@ from vidreason.runs.folder import (
     newest_checkpoint,
 )
 from vidreason.runs.options import LINKS, Parser, named, refuse_linked
-from vidreason.runs.weights import DEFAULT, MODEL, compare, read_card
+from vidreason.runs.weights import DEFAULT, MODEL, TRAINER_OPTIONS, compare, read_card
 
 # Location of the data and number of workers change no result; `data.seed` is `seed_everything`.
 _IRRELEVANT = ("data.root", "data.workers", "data.seed", "data.predict_split")
-# Trainer options that change results: the learning rate schedule ends with the last epoch.
-_TRAINER = ("max_epochs", "max_steps", "gradient_clip_val", "accumulate_grad_batches", "precision")
 # Options that must be as in training even when a checkpoint is only applied.
 _FIXED_WHEN_APPLIED = ("model.net", "data.features", "data.horizon", "data.mirror")
 # Options that Lightning does not have.
@@ -215,7 +213,7 @@ class _CLI(LightningCLI):
     def instantiate_trainer(self, **_: Any) -> pl.Trainer:
         self._dump_config()
         parts = {name: self.config_dump[name] for name in ("seed_everything", "model", "data")}
-        parts |= {f"trainer.{name}": self.config_dump["trainer"][name] for name in _TRAINER}
+        parts |= {f"trainer.{name}": self.config_dump["trainer"][name] for name in TRAINER_OPTIONS}
         self.made_with = {key: value for key, value in _flat(parts) if key not in _IRRELEVANT}
         fit = self.subcommand == "fit"
         fixed = {key for key in self.made_with if fit or key.startswith(_FIXED_WHEN_APPLIED)}

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 MODEL, CONFIG, CARD, README = "model.safetensors", "config.yaml", "card.json", "README.md"
+# Trainer options that change results: the learning rate schedule ends with the last epoch.
+TRAINER_OPTIONS = (
+    "max_epochs",
+    "max_steps",
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+    "precision",
+)
 FILES = (MODEL, CONFIG, CARD, README)
 DEFAULT = "jaad_all"
 DEFAULT_VIDEO = "jaad_all_boxes"
