@@ -110,9 +110,10 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("problem", DAMAGE)
-def test_damaged_weights_are_refused(broken, problem, capsys):
+def test_damaged_weights_are_refused(broken, tiny_root, problem, capsys):
     DAMAGE[problem](broken)
-    assert cli.main(["predict", "--weights", str(broken), "--out", str(broken / "o")]) == 1
+    options = ["--out", str(broken / "o"), "--data.root", str(tiny_root)]
+    assert cli.main(["predict", "--weights", str(broken), *options]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert problem in line and "broken" in line
     assert not (broken / "o").exists()
